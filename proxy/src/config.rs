@@ -1,0 +1,104 @@
+//! Turns flags, a `--config` file and a kube-apiserver manifest into one checked [`Config`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything `mvproxy run` needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Port that kube-apiserver listens on and that is steered (`--secure-port`).
+    pub secure_port: u16,
+    /// Where the local API server answers (`--local-apiserver`).
+    pub local_apiserver: SocketAddr,
+    /// Source address that the kernel program never steers (`--local-source-ip`).
+    pub local_source_ip: IpAddr,
+    /// The proxy's own listener; port 0 picks an ephemeral one (`--listen`).
+    pub listen: SocketAddr,
+    /// Certificates, keys and CA bundles, as file names.
+    pub files: CredentialFiles,
+    /// How front proxies assert identities (`--requestheader-*`).
+    pub request_header: RequestHeaderNames,
+    /// Own address as peers should dial it (`--peer-advertise-ip`).
+    pub peer_advertise_ip: Option<IpAddr>,
+    /// Own port as peers should dial it (`--peer-advertise-port`).
+    pub peer_advertise_port: Option<u16>,
+    /// Static peers, `host:port`; empty means discovered (`--peers`).
+    pub peers: Vec<PeerAddress>,
+    /// Own credentials; in-cluster ones when absent (`--kubeconfig`).
+    pub kubeconfig: Option<PathBuf>,
+    /// When connections are steered (`--steering`).
+    pub steering: SteeringMode,
+    /// Folder of the pinned kernel objects (`--bpffs-dir`).
+    pub bpffs_dir: PathBuf,
+    /// cgroup2 folder whose sockets are counted; the proxy's own when absent (`--cgroup`).
+    pub cgroup: Option<PathBuf>,
+    /// Address of /metrics, /livez and /readyz (`--admin-address`).
+    pub admin_address: SocketAddr,
+    /// How often the local server and peers are asked what they serve (`--discovery-interval`).
+    pub discovery_interval: Duration,
+    /// Threads that serve requests (`--workers`).
+    pub workers: NonZeroUsize,
+    /// Whether requests are rerouted and discovery is merged
+    /// (`--feature-gates=UnknownVersionInteroperabilityProxy=`).
+    pub mixed_version: bool,
+    /// klog verbosity (`-v`).
+    pub verbosity: u8,
+}
+
+/// The files that [`crate::credentials::Credentials`] is loaded from.
+#[derive(Clone, Debug)]
+pub struct CredentialFiles {
+    /// Serving certificate chain (`--tls-cert-file`).
+    pub tls_cert: PathBuf,
+    /// Key of the serving certificate (`--tls-private-key-file`).
+    pub tls_private_key: PathBuf,
+    /// CAs of ordinary client certificates (`--client-ca-file`).
+    pub client_ca: PathBuf,
+    /// CAs of front proxies' client certificates (`--requestheader-client-ca-file`).
+    pub request_header_ca: Option<PathBuf>,
+    /// Certificate this proxy asserts identities with (`--proxy-client-cert-file`).
+    pub proxy_client_cert: PathBuf,
+    /// Key of that certificate (`--proxy-client-key-file`).
+    pub proxy_client_key: PathBuf,
+    /// CAs of API servers' serving certificates (`--peer-ca-file`).
+    pub peer_ca: Option<PathBuf>,
+}
+
+/// Header names of the request-header authenticator and the certificates that may use them.
+#[derive(Clone, Debug)]
+pub struct RequestHeaderNames {
+    /// Common names that may assert; empty allows any (`--requestheader-allowed-names`).
+    pub allowed_names: Vec<String>,
+    /// User name headers, first non-empty wins (`--requestheader-username-headers`).
+    pub username: Vec<String>,
+    /// Group headers, all values count (`--requestheader-group-headers`).
+    pub group: Vec<String>,
+    /// UID headers (`--requestheader-uid-headers`).
+    pub uid: Vec<String>,
+    /// Prefixes of extra headers (`--requestheader-extra-headers-prefix`).
+    pub extra_prefix: Vec<String>,
+}
+
+/// A peer as the operator wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// DNS name or IP address, without brackets.
+    pub host: String,
+    /// Port of the peer API server.
+    pub port: u16,
+}
+
+/// When the kernel hands new connections on the secure port to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SteeringMode {
+    /// As `Always`, but the proxy runs unsteered where BPF cannot be used; the default.
+    Auto,
+    /// Always; start-up fails without BPF.
+    Always,
+    /// Only while API servers serve different APIs.
+    OnSkew,
+    /// Never; clients reach the proxy on its own listener.
+    Off,
+}

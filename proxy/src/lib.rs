@@ -1,0 +1,4 @@
+//! A mixed version proxy for Kubernetes control planes.
+
+pub mod config;
+pub mod credentials;
