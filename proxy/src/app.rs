@@ -21,6 +21,7 @@ use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
 use crate::discovery::sync::Syncer;
+use crate::error::chain;
 use crate::forward::{Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::identity::names::AssertionError;
@@ -276,7 +277,7 @@ fn open_steering(config: &Config) -> Result<Steering, AppError> {
         (Ok(steering), _) => Ok(steering),
         (Err(source), Some(mode)) => Err(AppError::Steering { mode, source: Box::new(source) }),
         (Err(source), None) => {
-            let reason = format!("{:#}", anyhow::Error::from(source));
+            let reason = chain(&source);
             warn!(reason, "running unsteered: clients reach the proxy on its own listener only");
             Ok(Steering::off(reason))
         }
@@ -306,7 +307,7 @@ async fn follow_skew(
                     steers = wanted;
                     info!(steers, "steering");
                 }
-                Err(source) => error!(error = format!("{:#}", anyhow::Error::from(source)), "steering not switched"),
+                Err(source) => error!(error = chain(&source), "steering not switched"),
             }
         }
         if changes.changed().await.is_err() {

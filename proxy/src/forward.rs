@@ -137,6 +137,9 @@ pub async fn forward(
     let spare = Spare::of(&request, upgrade.as_ref());
     let mut failure = ForwardError::NoPeer;
     for upstream in upstreams {
+        if upstream.role == Role::Peer {
+            debug!("Proxying request for {} to peer at {}", request.uri().path(), upstream.address);
+        }
         // A second try at the same upstream is for a pooled connection that had gone away.
         for _ in 0..2 {
             let tried = match &upgrade {
@@ -250,7 +253,7 @@ fn absolute<B>(request: &Request<B>) -> Result<Uri, ForwardError> {
 }
 
 /// Moves the authority into the Host header, as HTTP/1.1 wants it.
-fn to_origin_form(request: &mut Request<RequestBody>) {
+pub(crate) fn to_origin_form(request: &mut Request<RequestBody>) {
     let mut parts = request.uri().clone().into_parts();
     if let Some(authority) = parts.authority.take() {
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII");
@@ -269,9 +272,4 @@ fn to_absolute_form(mut request: Request<RequestBody>) -> Request<RequestBody> {
         request.headers_mut().remove(HOST);
     }
     request
-}
-
-/// Whether a response came from a peer.
-pub fn is_rerouted(upstream: &Upstream) -> bool {
-    upstream.role == Role::Peer
 }

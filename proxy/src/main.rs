@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use mvproxy::app::{self, AppError};
 use mvproxy::config::{self, Config, Invocation, Rejected};
 use mvproxy::credentials::Credentials;
 use mvproxy::logging;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         Ok(credentials) => credentials,
         Err(mistakes) => return refuse(&lines(&mistakes)),
     };
-    match run_app(config, credentials) {
+    match run_app(config, &credentials) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mvproxy: error: {}", one_line(&error));
@@ -35,11 +36,8 @@ fn main() -> ExitCode {
 }
 
 /// Hands over to the proxy; returns when it has drained.
-fn run_app(_config: Config, _credentials: Credentials) -> Result<(), std::io::Error> {
-    Err(std::io::Error::new(
-        std::io::ErrorKind::Unsupported,
-        "the configuration is good, but this build has no request line to run with it",
-    ))
+fn run_app(config: Config, credentials: &Credentials) -> Result<(), AppError> {
+    app::run(config, credentials)
 }
 
 /// Prints help or version; clap knows whether that is what was asked for.

@@ -129,7 +129,7 @@ impl Live {
 
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.snapshot.load();
-        gauge(encoder, "mvproxy_steering", "1 while the kernel steers connections here", self.steering.state().is_steering())?;
+        gauge(encoder, "mvproxy_steering", "1 while the kernel steers connections here", self.steering.state().steering)?;
         gauge(encoder, "mvproxy_skewed", "1 while a peer serves what the local server does not", snapshot.is_skewed())?;
         gauge(encoder, "mvproxy_local_known", "1 once the local server was asked", snapshot.local_is_known())
     }

@@ -28,6 +28,7 @@ pub fn client(config: kube::Config, source: IpAddr) -> Result<Client, OwnClientE
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
+        .map_err(tower::BoxError::from)
         .service(HyperClient::builder(TokioExecutor::new()).build(https));
     Ok(Client::new(service, config.default_namespace))
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::PeerAddress;
 use crate::discovery::ServerSet;
+use crate::error::chain;
 use crate::steering::PeerCounters;
 use crate::upstream::{Role, Upstream};
 
@@ -76,7 +77,7 @@ impl Peers {
                 Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
                     self.publish(reader.state().iter().flat_map(|slice| addresses(slice)).collect());
                 }
-                Err(error) => warn!(error = %anyhow::Error::from(error), "EndpointSlices of default/kubernetes are not readable; the last list stays"),
+                Err(error) => warn!(error = %chain(&error), "EndpointSlices of default/kubernetes are not readable; the last list stays"),
             }
         }
     }

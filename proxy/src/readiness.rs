@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use crate::discovery::Snapshot;
 use crate::forward::ResponseBody;
-use crate::steering::Steering;
+use crate::steering::{Attachment, Steering};
 
 /// Name of the proxy's line in the API server's own list.
 pub const CHECK: &str = "mixed-version-proxy";
@@ -45,9 +45,13 @@ impl Readiness {
         let outcome = if self.is_ready() { "ok" } else { "failed: local discovery is not synced" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
-        let state = self.steering.state();
-        if self.steering_is_wanted && !state.is_attached() {
-            let _ = writeln!(lines, "[+]{CHECK}-steering excluded: not steering: {state}");
+        if self.steering_is_wanted {
+            let why = match self.steering.state().attachment {
+                Attachment::Attached => return lines,
+                Attachment::Removed => "its pin was removed".to_owned(),
+                Attachment::Off { reason } => reason,
+            };
+            let _ = writeln!(lines, "[+]{CHECK}-steering excluded: runs unsteered: {why}");
         }
         lines
     }

@@ -1,4 +1,4 @@
-//! The path of a request: accept → tls → identity → classify → route → forward → account.
+//! Serves: accept → tls → identity → classify → route → forward → account.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -22,7 +22,7 @@ use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
 use crate::classify::{self, RequestInfo, classify};
 use crate::discovery::{self, Snapshot};
-use crate::error::RequestError;
+use crate::error::{RequestError, chain};
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
 use crate::forward::{self, ForwardError, Outbound, Pool, ResponseBody};
@@ -94,7 +94,7 @@ pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
             forward::splice::splice(worker.pool.dialer(), &worker.shared.local, io, &head).await;
         }
         Ok(Handshake::Closed) => {}
-        Err(error) => debug!(client = %address, error = %anyhow::Error::from(error), "no TLS session"),
+        Err(error) => debug!(client = %address, error = %chain(&error), "no TLS session"),
     }
 }
 
@@ -161,7 +161,7 @@ async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<
     let mut response = match answer(client, request, info.as_ref(), &mut record).await {
         Ok(response) => response,
         Err(error) => {
-            debug!(client = %client.address, fault = ?error.fault(), error = format!("{:#}", anyhow::Error::new(error_for_log(&error))), "request failed");
+            debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
             shared.metrics.request_failed(&error);
             error.failure().into_response()
         }

@@ -8,7 +8,9 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_sig
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::credentials::Credentials;
@@ -72,7 +74,8 @@ impl TlsContext {
     /// When a CA bundle cannot serve its purpose.
     pub fn new(credentials: &Credentials) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let clients = ClientVerifiers::new(credentials, &provider)?;
+        let clients =
+            ClientVerifiers::new(&credentials.client_ca, credentials.request_header_ca.as_ref(), &provider)?;
         let server = server_config(credentials, &clients, &provider)?;
         let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::clone(&credentials.peer_ca), Arc::clone(&provider))
             .build()
@@ -166,17 +169,19 @@ pub struct ClientVerifiers {
 }
 
 impl ClientVerifiers {
-    fn new(credentials: &Credentials, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let build = |roots, flag| {
+    pub(crate) fn new(
+        client_ca: &Arc<RootCertStore>,
+        front_proxy_ca: Option<&Arc<RootCertStore>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let build = |roots: &Arc<RootCertStore>, flag| {
             WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
                 .build()
                 .map_err(|source| TlsError::ClientVerifier { flag, source })
         };
         Ok(Self {
-            client: build(&credentials.client_ca, "--client-ca-file")?,
-            front_proxy: credentials
-                .request_header_ca
-                .as_ref()
+            client: build(client_ca, "--client-ca-file")?,
+            front_proxy: front_proxy_ca
                 .map(|roots| build(roots, "--requestheader-client-ca-file"))
                 .transpose()?,
         })

@@ -145,6 +145,11 @@ pub enum DocumentError {
 }
 
 impl GroupList {
+    /// A list of these groups.
+    pub fn of(items: Vec<Group>) -> Self {
+        Self { metadata: ListMeta {}, items }
+    }
+
     /// Decodes an answer; v2 and v2beta1 have the same shape.
     ///
     /// # Errors

@@ -34,10 +34,7 @@ pub(super) fn merged(servers: &[(Upstream, Option<&Served>)], document: Document
 /// Merges documents; on conflict the earlier one's metadata counts.
 pub fn merge(lists: &[&GroupList]) -> GroupList {
     let groups: Vec<&[Group]> = lists.iter().map(|list| list.items.as_slice()).collect();
-    GroupList {
-        items: merge_by(&groups, |group| &group.metadata.name, Ord::cmp, merge_groups),
-        ..GroupList::default()
-    }
+    GroupList::of(merge_by(&groups, |group| &group.metadata.name, Ord::cmp, merge_groups))
 }
 
 fn merge_groups(groups: &[&Group]) -> Group {

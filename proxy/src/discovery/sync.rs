@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::fetch::{FetchError, Fetcher};
 use super::{Served, Snapshot};
+use crate::error::chain;
 use crate::metrics::Metrics;
 use crate::upstream::{Role, Upstream};
 
@@ -130,8 +131,7 @@ impl Syncer {
             Err(error) => {
                 self.metrics.discovery_failed();
                 if !std::mem::replace(&mut server.failing, true) {
-                    let error = anyhow::Error::from(error);
-                    warn!(address = %update.address, error = format!("{error:#}"), "discovery failed; the last known set stays");
+                    warn!(address = %update.address, error = %chain(&error), "discovery failed; the last known set stays");
                 }
             }
         }
