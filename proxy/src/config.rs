@@ -149,7 +149,7 @@ pub enum Invocation {
 /// Why a command line, with the files it names, is no configuration.
 #[derive(Debug)]
 pub struct Rejected {
-    /// Every mistake found, in the order of the flags in `--help`.
+    /// Every mistake found: first of the command line as such, then of the files, then of the values.
     pub mistakes: Vec<ConfigError>,
     /// The configuration with defaults in place of what is wrong and empty file names in place of what is
     /// missing, so that a caller can look for more mistakes in the files that were named.

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::error::ConfigError;
-use super::flags::{Arity, FLAGS, FlagSpec};
+use super::flags::{self, Arity, FLAGS, FlagSpec};
 use super::nearest::nearest;
 use super::origin::Origin;
 use super::sources::Source;
@@ -53,6 +53,9 @@ fn is_text(kind: ErrorKind) -> bool {
 fn mistake(error: &clap::Error, word: Option<&str>) -> ConfigError {
     let missing = context(error, ContextKind::InvalidValue).is_some_and(str::is_empty);
     match (error.kind(), word) {
+        (ErrorKind::UnknownArgument, Some(word)) if is_flag(word) => {
+            ConfigError::Misplaced { flag: word.to_owned() }
+        }
         (ErrorKind::UnknownArgument, Some(word)) => {
             let names = word.starts_with('-').then(|| FLAGS.iter().map(|flag| flag.name));
             let nearest = names.and_then(|names| nearest(word, names)).map(str::to_owned);
@@ -63,6 +66,10 @@ fn mistake(error: &clap::Error, word: Option<&str>) -> ConfigError {
         }
         _ => ConfigError::Usage { summary: summary(error) },
     }
+}
+
+fn is_flag(word: &str) -> bool {
+    word == "-v" || word.strip_prefix("--").is_some_and(|name| flags::find(name).is_some())
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> Option<&str> {

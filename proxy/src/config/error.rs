@@ -20,6 +20,12 @@ pub enum ConfigError {
         /// The flag that was probably meant, without dashes.
         nearest: Option<String>,
     },
+    /// A flag of `mvproxy run` stands before `run`, or without it.
+    #[error("{flag}: belongs behind the command: mvproxy run {flag}=VALUE")]
+    Misplaced {
+        /// The flag, with dashes.
+        flag: String,
+    },
     /// A flag stands without the value it needs.
     #[error("{flag}: needs a value; write {flag}=VALUE")]
     ValueMissing {

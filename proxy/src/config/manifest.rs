@@ -105,3 +105,79 @@ fn own_gate(list: &str, kept: &mut Vec<String>) {
 fn is_specific(address: &str) -> bool {
     !address.is_empty() && !address.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(words: &[&str]) -> BTreeMap<&'static str, Vec<String>> {
+        shared_flags(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn reads_both_spellings_and_skips_other_flags() {
+        let read = flags(&[
+            "kube-apiserver",
+            "--allow-privileged",
+            "--client-ca-file=/pki/ca.crt",
+            "--etcd-servers",
+            "https://127.0.0.1:2379",
+            "--secure-port",
+            "7443",
+            "--tls_cert_file=/pki/apiserver.crt",
+            "--kubeconfig=/not/shared",
+            "--v=9",
+            "--requestheader-allowed-names=a,b",
+            "--requestheader-allowed-names=c",
+            "--feature-gates=Other=true,UnknownVersionInteroperabilityProxy=false",
+            "--peer-ca-file",
+        ]);
+        let expected: &[(&str, &[&str])] = &[
+            ("client-ca-file", &["/pki/ca.crt"]),
+            ("feature-gates", &["UnknownVersionInteroperabilityProxy=false"]),
+            ("requestheader-allowed-names", &["a,b", "c"]),
+            ("secure-port", &["7443"]),
+            ("tls-cert-file", &["/pki/apiserver.crt"]),
+        ];
+        assert_eq!(read.len(), expected.len(), "{read:?}");
+        for (name, values) in expected {
+            assert_eq!(read[name], *values, "{name}");
+        }
+    }
+
+    #[test]
+    fn advertise_address_stands_in_for_peer_advertise_ip() {
+        for (words, expected) in [
+            (&["--advertise-address=10.0.0.1"][..], Some("10.0.0.1")),
+            (&["--advertise-address", "10.0.0.1", "--peer-advertise-ip=10.0.0.2"], Some("10.0.0.2")),
+            (&["--peer-advertise-ip=10.0.0.2", "--advertise-address=10.0.0.1"], Some("10.0.0.2")),
+            (&["--advertise-address=0.0.0.0"], None),
+            (&["--advertise-address="], None),
+        ] {
+            let read = flags(words);
+            let ip = read.get("peer-advertise-ip").and_then(|values| values.last());
+            assert_eq!(ip.map(String::as_str), expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn finds_the_container_by_name_or_program() {
+        for (text, expected) in [
+            ("spec: {containers: [{name: kube-apiserver, args: [--secure-port=1]}]}", true),
+            (
+                "spec: {containers: [{name: api, command: [/usr/local/bin/kube-apiserver, --secure-port=1]}]}",
+                true,
+            ),
+            (
+                "spec: {containers: [{name: x, command: [y]}, {name: kube-apiserver, args: [--secure-port=1]}]}",
+                true,
+            ),
+            ("spec: {containers: [{name: kube-controller-manager, args: [--secure-port=1]}]}", false),
+            ("spec: {containers: []}", false),
+            ("{}", false),
+        ] {
+            let read = read(Flag::bare("apiserver-manifest"), Path::new("m.yaml"), text);
+            assert_eq!(read.is_ok(), expected, "{text}");
+        }
+    }
+}

@@ -4,7 +4,8 @@
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.trim_start_matches('-');
     let (distance, closest) = known.into_iter().map(|name| (edits(word, name), name)).min()?;
-    (distance <= closest.chars().count().div_ceil(3)).then_some(closest)
+    let letters = closest.chars().count();
+    (distance <= letters.div_ceil(3) && distance < letters).then_some(closest)
 }
 
 /// Levenshtein distance, ignoring ASCII case and the difference between `_` and `-`.
@@ -33,7 +34,7 @@ mod tests {
 
     #[test]
     fn finds_what_was_meant_and_nothing_far_away() {
-        let known = ["client-ca-file", "peer-ca-file", "peers", "secure-port"];
+        let known = ["v", "client-ca-file", "peer-ca-file", "peers", "secure-port"];
         for (word, expected) in [
             ("client-ca", Some("client-ca-file")),
             ("--client_ca_file", Some("client-ca-file")),
@@ -41,6 +42,7 @@ mod tests {
             ("peer", Some("peers")),
             ("secureport", Some("secure-port")),
             ("etcd-servers", None),
+            ("x", None),
         ] {
             assert_eq!(nearest(word, known), expected, "{word}");
         }
