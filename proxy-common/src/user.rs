@@ -21,8 +21,8 @@ pod!(Heartbeat, PeerKey, PeerL4, PeerL7, SourceKey, SteerConfig, SteerMode, Stee
 ///
 /// # Safety
 ///
-/// The type is `repr(C)`, consists of atomics only, is valid for every bit pattern, and its size is a multiple
-/// of 8, the stride of BPF arrays.
+/// The type is `repr(C)`, consists of atomics only, is valid for every bit pattern, and its size is a
+/// multiple of 8, the stride of BPF arrays.
 pub unsafe trait SharedCells: Sync {}
 
 // SAFETY: one AtomicU64.
@@ -158,7 +158,8 @@ assert_same_layout!(Heartbeat, HeartbeatCells: boot_ns);
 assert_same_layout!(
     PeerL7, PeerL7Cells:
     addr, port, worker, in_use, requests,
-    responses_1xx, responses_2xx, responses_3xx, responses_4xx, responses_5xx, errors, errors_connect, errors_timeout, rerouted, retried, upgrades, latency_ns_sum, latency,
+    responses_1xx, responses_2xx, responses_3xx, responses_4xx, responses_5xx,
+    errors, errors_connect, errors_timeout, rerouted, retried, upgrades, latency_ns_sum, latency,
 );
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ const TCP_CLOSE: u32 = 7;
 /// Handles one event of one connection.
 ///
 /// The kernel raises a connection's events one at a time, holding its lock, so a [`Flow`] has one writer; a
-/// [`PeerL4`] has many.
+/// [`PeerL4`] has many. While a proxy is replaced, its successor's program sees the same events through the
+/// same maps: [`Flow`] remembers what is counted, so nothing counts twice.
 #[inline(always)]
 pub fn count(ops: &Ops) {
     match ops.op() {
@@ -37,15 +38,17 @@ fn connecting(ops: &Ops) {
     }
     let Some(flow) = ops.flow(true) else { return };
     // SAFETY: storage of this socket, which has one writer. A socket may connect again after a disconnect.
-    unsafe { flow.write(Flow { established: 0, bytes_in: 0, bytes_out: 0, retransmits: 0 }) };
+    unsafe { flow.write(Flow { state: Flow::CONNECTING, bytes_in: 0, bytes_out: 0, retransmits: 0 }) };
     ops.ask_for(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
 #[inline(always)]
 fn established(ops: &Ops) {
     let Some((flow, l4)) = counted(ops) else { return };
-    flow.established = 1;
-    add(&raw mut l4.opened, 1);
+    if flow.state == Flow::CONNECTING {
+        flow.state = Flow::ESTABLISHED;
+        add(&raw mut l4.opened, 1);
+    }
 }
 
 /// Long watches live for hours, so bytes are counted along the way and not only at the end.
@@ -70,7 +73,12 @@ fn state_changed(ops: &Ops) {
     }
     let Some((flow, l4)) = counted(ops) else { return };
     count_growth(flow, l4, &ops.totals());
-    add(if flow.established == 0 { &raw mut l4.failed } else { &raw mut l4.closed }, 1);
+    match flow.state {
+        Flow::CONNECTING => add(&raw mut l4.failed, 1),
+        Flow::ESTABLISHED => add(&raw mut l4.closed, 1),
+        _ => {}
+    }
+    flow.state = Flow::CLOSED;
 }
 
 /// The records of a connection that [`connecting`] marked.
@@ -100,7 +108,7 @@ fn count_growth(flow: &mut Flow, l4: &mut PeerL4, totals: &Totals) {
 /// Rust's atomics lack read-modify-write on the BPF target, so this is the instruction itself (`BPF_XADD`).
 #[inline(always)]
 fn add(counter: *mut u64, count: u64) {
-    // SAFETY: all callers pass a field of a map value, which is 8-byte aligned and outlives the program's run.
+    // SAFETY: all callers pass a field of a map value, which is 8-byte aligned and outlives the run.
     unsafe {
         core::arch::asm!(
             "lock *(u64 *)({counter} + 0) += {count}",

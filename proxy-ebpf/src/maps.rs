@@ -54,7 +54,7 @@ pub static PEER_L4: HashMap<PeerKey, PeerL4, PEERS> = HashMap::new();
 #[btf_map]
 pub static PEER_L7: Array<PeerL7, { PEER_L7_SHARDS as usize }, MMAPABLE> = Array::new();
 
-/// What was already counted of a connection.
+/// What was already counted of a connection; pinned, so that a successor counts on.
 #[btf_map]
 pub static FLOWS: SkStorage<Flow> = SkStorage::new();
 
@@ -62,11 +62,17 @@ pub static FLOWS: SkStorage<Flow> = SkStorage::new();
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Flow {
-    /// Not zero once the connection was established.
-    pub established: u64,
+    /// One of the constants below.
+    pub state: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub retransmits: u64,
+}
+
+impl Flow {
+    pub const CONNECTING: u64 = 0;
+    pub const ESTABLISHED: u64 = 1;
+    pub const CLOSED: u64 = 2;
 }
 
 /// A SOCKMAP whose values are 8 bytes long, so that reading a slot gives the socket's cookie.
