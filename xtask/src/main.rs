@@ -11,6 +11,7 @@ mod prerequisites;
 mod privileged;
 mod stages;
 mod test;
+mod toolchain;
 mod workspace;
 
 use std::process::ExitCode;
