@@ -1,0 +1,124 @@
+//! Bodies that pass through: never collected, and accounted for when they end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::pool::StreamGuard;
+use crate::account::RequestRecord;
+
+/// A request's body on its way to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// The client's, streamed.
+    Incoming(Incoming),
+    /// None.
+    Empty,
+}
+
+/// A response's body on its way to a client.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    /// Closed when the body is dropped, whether it ended or was cut off.
+    record: Option<RequestRecord>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Full<Bytes>),
+    Upstream { body: Incoming, guard: Option<StreamGuard> },
+}
+
+impl ResponseBody {
+    /// A body the proxy made itself.
+    pub fn full(bytes: Bytes) -> Self {
+        Self { source: Source::Own(Full::new(bytes)), record: None }
+    }
+
+    /// A body without content.
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    /// An upstream's body; `guard` holds its place on a pooled connection.
+    pub fn upstream(body: Incoming, guard: Option<StreamGuard>) -> Self {
+        Self { source: Source::Upstream { body, guard }, record: None }
+    }
+
+    /// Ties the request's record to the end of this body.
+    #[must_use]
+    pub fn with_record(mut self, record: RequestRecord) -> Self {
+        self.record = Some(record);
+        self
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let polled = match &mut this.source {
+            Source::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Source::Upstream { body, guard } => {
+                let polled = Pin::new(body).poll_frame(cx);
+                if let (Poll::Ready(None), Some(guard)) = (&polled, guard) {
+                    guard.finished();
+                }
+                polled
+            }
+        };
+        match (&polled, &mut this.record) {
+            (Poll::Ready(Some(Err(_))), Some(record)) => record.broke_off(),
+            (Poll::Ready(None), Some(record)) => record.completed(),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(body) => body.is_end_stream(),
+            Source::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(body) => body.size_hint(),
+            Source::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            RequestBody::Incoming(body) => Pin::new(body).poll_frame(cx),
+            RequestBody::Empty => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Incoming(body) => body.is_end_stream(),
+            RequestBody::Empty => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Incoming(body) => body.size_hint(),
+            RequestBody::Empty => SizeHint::with_exact(0),
+        }
+    }
+}
