@@ -151,3 +151,47 @@ pub(crate) fn fresh_log_folder(folder: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, log: &Path) -> Process {
+        Launch {
+            name: "test".to_owned(),
+            program: Path::new("sh"),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+            place: &Place::Here,
+            cgroup: None,
+            log: log.to_owned(),
+        }
+        .start()
+        .unwrap()
+    }
+
+    fn log(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("mvproxy-xtask-{}-{name}.log", std::process::id()))
+    }
+
+    #[test]
+    fn dropped_process_is_gone_even_when_it_was_stopped() {
+        let path = log("stopped");
+        let mut process = shell("echo ready; exec sleep 60", &path);
+        let limit = Duration::from_secs(10);
+        process.wait_until("ready", limit, |p| Ok(p.output()?.contains("ready"))).unwrap();
+        process.signal(Signal::SIGSTOP).unwrap();
+        let pid = process.pid();
+        drop(process);
+        assert!(!Path::new("/proc").join(pid.to_string()).exists());
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn waiting_for_a_process_that_ends_fails_with_its_last_words() {
+        let path = log("ended");
+        let mut process = shell("echo because; exit 3", &path);
+        let error = process.wait_until("ready", Duration::from_secs(10), |_| Ok(false)).unwrap_err();
+        assert!(error.to_string().contains("last line: because"), "{error}");
+        fs::remove_file(path).unwrap();
+    }
+}
