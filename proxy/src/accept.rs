@@ -83,7 +83,9 @@ pub fn tune(io: &TcpStream) -> io::Result<()> {
     let socket = socket2::SockRef::from(io);
     let (idle, interval, probes) = KEEPALIVE;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes),
+    )?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 

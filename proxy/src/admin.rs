@@ -49,7 +49,9 @@ impl Admin {
                     let answer = admin.answer(&request);
                     async { Ok::<_, Infallible>(answer) }
                 });
-                let served = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(io), service);
+                let served = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(TokioIo::new(io), service);
                 if let Err(error) = served.await {
                     debug!(%error, "admin connection ended");
                 }
@@ -77,7 +79,9 @@ impl Admin {
                     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
                     response
                 }
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics not encoded: {error}\n")),
+                Err(error) => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics not encoded: {error}\n"))
+                }
             },
             _ => text(StatusCode::NOT_FOUND, "not found; try /metrics, /livez or /readyz?verbose\n"),
         }

@@ -154,10 +154,8 @@ impl App {
             info!(%address, "serving");
         }
         let tasks = self.start_discovery()?;
-        let admin = Admin {
-            metrics: Arc::clone(&self.shared.metrics),
-            readiness: self.shared.readiness.clone(),
-        };
+        let admin =
+            Admin { metrics: Arc::clone(&self.shared.metrics), readiness: self.shared.readiness.clone() };
         let admin = tokio::spawn(Arc::new(admin).serve(tokio::net::TcpListener::from_std(self.admin)?));
 
         let mut threads = Vec::new();
@@ -184,7 +182,9 @@ impl App {
     fn start_discovery(&self) -> Result<tokio::task::JoinSet<()>, AppError> {
         let mut tasks = tokio::task::JoinSet::new();
         if !self.config.mixed_version {
-            warn!("--feature-gates: UnknownVersionInteroperabilityProxy=false: nothing is rerouted, merged or steered");
+            warn!(
+                "--feature-gates: UnknownVersionInteroperabilityProxy=false: nothing is rerouted, merged or steered"
+            );
             return Ok(tasks);
         }
         let own = OwnAddresses::new(
@@ -200,7 +200,9 @@ impl App {
                     let client = own_client::client(credentials, self.config.local_source_ip)?;
                     tasks.spawn(peers.follow_endpoint_slices(client));
                 }
-                None => warn!("no credentials to read EndpointSlices with and no --peers: there are no peers"),
+                None => {
+                    warn!("no credentials to read EndpointSlices with and no --peers: there are no peers")
+                }
             }
         } else {
             tasks.spawn(peers.follow_static(self.config.peers.clone()));

@@ -85,7 +85,7 @@ pub struct Snapshot {
     enabled: bool,
     upstreams: Vec<Upstream>,
     local_is_known: bool,
-    index: HashMap<Resource, ServerSet>,
+    index: HashMap<Key, ServerSet>,
     core: Option<Merged>,
     groups: Option<Merged>,
 }
@@ -133,7 +133,7 @@ impl Served {
 
 /// A resource that some server serves.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Resource {
+struct Key {
     group: Box<str>,
     version: Box<str>,
     resource: Box<str>,
@@ -141,14 +141,14 @@ struct Resource {
 
 /// The same, borrowed from a request path: looked up without allocating.
 #[derive(PartialEq, Eq, Hash)]
-struct ResourceRef<'a> {
+struct KeyRef<'a> {
     group: &'a str,
     version: &'a str,
     resource: &'a str,
 }
 
-impl Equivalent<Resource> for ResourceRef<'_> {
-    fn equivalent(&self, key: &Resource) -> bool {
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
         *self.group == *key.group && *self.version == *key.version && *self.resource == *key.resource
     }
 }
@@ -156,11 +156,10 @@ impl Equivalent<Resource> for ResourceRef<'_> {
 impl Snapshot {
     /// A snapshot of the local server and its peers. `servers[0]` is the local one; `None` is a server that never answered.
     pub fn new(servers: &[(Upstream, Option<&Served>)]) -> Self {
-        let mut index: HashMap<Resource, ServerSet> = HashMap::new();
+        let mut index: HashMap<Key, ServerSet> = HashMap::new();
         for (number, (_, served)) in servers.iter().enumerate().take(ServerSet::CAPACITY) {
             for (group, version, resource) in served.iter().flat_map(|served| served.resources()) {
-                let key =
-                    Resource { group: group.into(), version: version.into(), resource: resource.into() };
+                let key = Key { group: group.into(), version: version.into(), resource: resource.into() };
                 let set = index.entry(key).or_default();
                 *set = set.with(number);
             }
@@ -192,7 +191,7 @@ impl Snapshot {
 
     /// Who serves a resource.
     pub fn servers_of(&self, group: &str, version: &str, resource: &str) -> ServerSet {
-        self.index.get(&ResourceRef { group, version, resource }).copied().unwrap_or_default()
+        self.index.get(&KeyRef { group, version, resource }).copied().unwrap_or_default()
     }
 
     /// The API server behind an index of a [`ServerSet`].

@@ -100,9 +100,7 @@ pub fn of_connection(
         && x509::common_name(leaf).is_ok_and(|name| names.may_assert(&name));
 
     match (may_assert, own) {
-        (true, Some(Ok(Some(user)))) => {
-            ClientCertificate::FrontProxy { own: names.assertion_of(&user).ok() }
-        }
+        (true, Some(Ok(Some(user)))) => ClientCertificate::FrontProxy { own: names.assertion_of(&user).ok() },
         (true, _) => ClientCertificate::FrontProxy { own: None },
         (false, Some(Ok(Some(user)))) => {
             names.assertion_of(&user).map_or(ClientCertificate::Unverified, ClientCertificate::User)

@@ -86,7 +86,7 @@ impl Metrics {
         self.sync_errors.get_or_create(&ErrorType { r#type: "fetch_discovery" }).inc();
     }
 
-    /// The OpenMetrics text.
+    /// The text that Prometheus reads.
     ///
     /// # Errors
     /// Never in practice: the text goes into memory.
@@ -120,7 +120,12 @@ impl Live {
         };
         counters(encoder, "mvproxy_peer_requests", "Requests sent to an API server", &rows(|c| c.requests))?;
         counters(encoder, "mvproxy_peer_rerouted", "Requests rerouted to a peer", &rows(|c| c.rerouted))?;
-        counters(encoder, "mvproxy_peer_errors", "Requests an API server did not answer", &rows(|c| c.errors))?;
+        counters(
+            encoder,
+            "mvproxy_peer_errors",
+            "Requests an API server did not answer",
+            &rows(|c| c.errors),
+        )?;
         let opened: Vec<_> = l4.iter().map(|(peer, cells)| (peer.to_string(), cells.opened)).collect();
         counters(encoder, "mvproxy_peer_connections_opened", "Connections opened to an API server", &opened)?;
         let failed: Vec<_> = l4.iter().map(|(peer, cells)| (peer.to_string(), cells.failed)).collect();
@@ -129,13 +134,28 @@ impl Live {
 
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.snapshot.load();
-        gauge(encoder, "mvproxy_steering", "1 while the kernel steers connections here", self.steering.state().steering)?;
-        gauge(encoder, "mvproxy_skewed", "1 while a peer serves what the local server does not", snapshot.is_skewed())?;
+        gauge(
+            encoder,
+            "mvproxy_steering",
+            "1 while the kernel steers connections here",
+            self.steering.state().steering,
+        )?;
+        gauge(
+            encoder,
+            "mvproxy_skewed",
+            "1 while a peer serves what the local server does not",
+            snapshot.is_skewed(),
+        )?;
         gauge(encoder, "mvproxy_local_known", "1 once the local server was asked", snapshot.local_is_known())
     }
 }
 
-fn counters(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: &[(String, u64)]) -> fmt::Result {
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: &[(String, u64)],
+) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (peer, value) in rows {
         let labels = [("peer", peer.as_str())];

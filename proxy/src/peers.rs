@@ -77,7 +77,9 @@ impl Peers {
                 Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
                     self.publish(reader.state().iter().flat_map(|slice| addresses(slice)).collect());
                 }
-                Err(error) => warn!(error = %chain(&error), "EndpointSlices of default/kubernetes are not readable; the last list stays"),
+                Err(error) => {
+                    warn!(error = %chain(&error), "EndpointSlices of default/kubernetes are not readable; the last list stays")
+                }
             }
         }
     }
@@ -98,7 +100,8 @@ impl Peers {
             changed
         });
         if changed {
-            let addresses: Vec<String> = upstreams.iter().map(|upstream| upstream.address.to_string()).collect();
+            let addresses: Vec<String> =
+                upstreams.iter().map(|upstream| upstream.address.to_string()).collect();
             info!(peers = addresses.join(","), "peer list");
         }
     }
@@ -107,7 +110,8 @@ impl Peers {
 /// Every ready address with the slice's HTTPS port.
 fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some("https"));
-    let ports: Vec<u16> = ports.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()).collect();
+    let ports: Vec<u16> =
+        ports.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()).collect();
     let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
         endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false))
     });

@@ -60,7 +60,10 @@ impl Readiness {
     ///
     /// # Errors
     /// When the API server broke off in the middle of its answer.
-    pub async fn add_to(&self, response: Response<ResponseBody>) -> Result<Response<ResponseBody>, hyper::Error> {
+    pub async fn add_to(
+        &self,
+        response: Response<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, hyper::Error> {
         if !is_plain_text(&response) {
             return Ok(response);
         }

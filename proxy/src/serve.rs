@@ -185,11 +185,20 @@ async fn answer(
     let path_and_query = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
-        discovery: discovery::accept::merged_document(request.method(), path_and_query.path(), request.headers()),
+        discovery: discovery::accept::merged_document(
+            request.method(),
+            path_and_query.path(),
+            request.headers(),
+        ),
     };
     let decision = route(info, marks, &snapshot);
-    let mut outbound =
-        Outbound::new(request, &identity, &shared.names, client.address, client.certificate.is_front_proxy())?;
+    let mut outbound = Outbound::new(
+        request,
+        &identity,
+        &shared.names,
+        client.address,
+        client.certificate.is_front_proxy(),
+    )?;
 
     match decision {
         Route::Local(reason) => {

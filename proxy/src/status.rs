@@ -22,7 +22,7 @@ pub struct Failure {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status<'a> {
+struct Object<'a> {
     kind: &'static str,
     api_version: &'static str,
     metadata: Metadata,
@@ -46,7 +46,7 @@ struct Details {
 impl Failure {
     /// The JSON answer with the headers kube-apiserver sets on its own failures.
     pub fn into_response(self) -> Response<ResponseBody> {
-        let status = Status {
+        let status = Object {
             kind: "Status",
             api_version: "v1",
             metadata: Metadata {},

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
@@ -77,18 +79,22 @@ impl TlsContext {
         let clients =
             ClientVerifiers::new(&credentials.client_ca, credentials.request_header_ca.as_ref(), &provider)?;
         let server = server_config(credentials, &clients, &provider)?;
-        let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::clone(&credentials.peer_ca), Arc::clone(&provider))
-            .build()
-            .map_err(TlsError::ServerVerifier)?;
-        let local = Arc::new(LocalServerVerifier {
+        let by_ca = WebPkiServerVerifier::builder_with_provider(
+            Arc::clone(&credentials.peer_ca),
+            Arc::clone(&provider),
+        )
+        .build()
+        .map_err(TlsError::ServerVerifier)?;
+        let local: Arc<dyn ServerCertVerifier> = Arc::new(LocalServerVerifier {
             own: credentials.serving.cert.first().cloned().map(CertificateDer::into_owned),
             by_ca: Arc::clone(&by_ca),
         });
+        let peers: Arc<dyn ServerCertVerifier> = by_ca;
         Ok(Self {
             server: Arc::new(server),
             clients,
-            to_local: UpstreamTls::new(credentials, local, &provider)?,
-            to_peers: UpstreamTls::new(credentials, by_ca, &provider)?,
+            to_local: UpstreamTls::new(credentials, &local, &provider)?,
+            to_peers: UpstreamTls::new(credentials, &peers, &provider)?,
         })
     }
 }
@@ -96,14 +102,14 @@ impl TlsContext {
 impl UpstreamTls {
     fn new(
         credentials: &Credentials,
-        verifier: Arc<dyn ServerCertVerifier>,
+        verifier: &Arc<dyn ServerCertVerifier>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
         let builder = || {
             let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
                 .with_safe_default_protocol_versions()
                 .map_err(TlsError::Versions)?;
-            Ok(builder.dangerous().with_custom_certificate_verifier(Arc::clone(&verifier)))
+            Ok(builder.dangerous().with_custom_certificate_verifier(Arc::clone(verifier)))
         };
         let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.proxy_client)));
         let asserted = builder()?.with_client_cert_resolver(resolver);
@@ -193,8 +199,15 @@ impl ClientVerifiers {
     }
 
     /// Whether the certificate is a front proxy's; its name is not looked at.
-    pub fn is_front_proxy(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
-        self.front_proxy.as_ref().is_some_and(|verifier| verifier.verify_client_cert(leaf, chain, now).is_ok())
+    pub fn is_front_proxy(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        self.front_proxy
+            .as_ref()
+            .is_some_and(|verifier| verifier.verify_client_cert(leaf, chain, now).is_ok())
     }
 
     fn root_hints(&self) -> Vec<DistinguishedName> {

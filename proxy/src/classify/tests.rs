@@ -9,8 +9,20 @@ fn every_upstream_vector_classifies_the_same() {
     let mut checked = 0;
     for line in VECTORS.lines() {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [method, target, is_resource, verb, group, version, resource, subresource, namespace, name, _, outcome] =
-            columns[..]
+        let [
+            method,
+            target,
+            is_resource,
+            verb,
+            group,
+            version,
+            resource,
+            subresource,
+            namespace,
+            name,
+            _,
+            outcome,
+        ] = columns[..]
         else {
             panic!("vector has {} columns: {line}", columns.len());
         };

@@ -17,7 +17,9 @@ pub fn merged_document(method: &Method, path: &str, headers: &HeaderMap) -> Opti
     let document = Document::ALL.into_iter().find(|document| document.path() == path)?;
     let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let mut best: Option<Clause<'_>> = None;
-    for clause in accept.iter().flat_map(|value| value.split(',')).map(Clause::parse).filter(Clause::is_aggregated_v2) {
+    for clause in
+        accept.iter().flat_map(|value| value.split(',')).map(Clause::parse).filter(Clause::is_aggregated_v2)
+    {
         if best.as_ref().is_none_or(|best| clause.weight > best.weight) {
             best = Some(clause);
         }
@@ -40,7 +42,8 @@ impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Self {
         let mut parts = text.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default();
-        let mut clause = Self { media_type, group: None, version: None, kind: None, profile: None, weight: 1000 };
+        let mut clause =
+            Self { media_type, group: None, version: None, kind: None, profile: None, weight: 1000 };
         for (key, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
             match key.trim() {
                 "g" => clause.group = Some(value.trim()),

@@ -4,8 +4,8 @@
 //! it is known to have, so that a client that may read discovery costs it a 304 and any other gets the server's refusal.
 
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-    TRANSFER_ENCODING, VARY,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, TRANSFER_ENCODING, VARY,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
@@ -31,7 +31,11 @@ pub fn ask_local(outbound: &mut Outbound, merged: &Merged) -> Condition {
 }
 
 /// Puts the merged document into the local server's answer; a refusal or failure is passed on as it is.
-pub fn from_local(local: Response<ResponseBody>, merged: &Merged, condition: &Condition) -> Response<ResponseBody> {
+pub fn from_local(
+    local: Response<ResponseBody>,
+    merged: &Merged,
+    condition: &Condition,
+) -> Response<ResponseBody> {
     let authorised = match local.status() {
         StatusCode::NOT_MODIFIED => true,
         StatusCode::OK => is_aggregated(local.headers()),

@@ -1,6 +1,8 @@
 //! The aggregated discovery document (`apidiscovery.k8s.io/v2`), field for field in Go's order.
 //!
-//! The order matters: the ETag is a hash of the Go encoding.
+//! The order matters: the `ETag` is a hash of the Go encoding.
+
+use std::fmt::Write as _;
 
 use aws_lc_rs::digest;
 use http::HeaderValue;
@@ -175,8 +177,13 @@ impl GroupList {
     pub fn etag(&self) -> HeaderValue {
         let json = serde_json::to_vec(self).expect("a struct of strings serialises");
         let hash = digest::digest(&digest::SHA512, &json);
-        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-        HeaderValue::from_str(&format!("\"{hex}\"")).expect("hex digits in quotes")
+        let mut tag = String::from("\"");
+        for byte in hash.as_ref() {
+            // Writing to a String cannot fail.
+            let _ = write!(tag, "{byte:02X}");
+        }
+        tag.push('"');
+        HeaderValue::from_str(&tag).expect("hex digits in quotes")
     }
 
     /// Every (group, version, resource).

@@ -104,7 +104,11 @@ impl Fetcher {
         timeout(FETCH_TIMEOUT, self.fetch_all(upstream, known)).await.map_err(|_| FetchError::TimedOut)?
     }
 
-    async fn fetch_all(&self, upstream: &Upstream, known: Option<&Arc<Served>>) -> Result<Arc<Served>, FetchError> {
+    async fn fetch_all(
+        &self,
+        upstream: &Upstream,
+        known: Option<&Arc<Served>>,
+    ) -> Result<Arc<Served>, FetchError> {
         let core = self.fetch_part(upstream, Document::Core, known).await?;
         let groups = self.fetch_part(upstream, Document::Groups, known).await?;
         if let (Some(known), None, None) = (known, &core, &groups) {
@@ -130,7 +134,8 @@ impl Fetcher {
         match self.get(upstream, path, ACCEPT_OWN, etag).await? {
             Answer::NotModified => Ok(None),
             Answer::New(body, etag) => {
-                let list = GroupList::decode(&body).map_err(|source| FetchError::Document { path, source })?;
+                let list =
+                    GroupList::decode(&body).map_err(|source| FetchError::Document { path, source })?;
                 Ok(Some(Part { list, etag }))
             }
         }
@@ -155,7 +160,8 @@ impl Fetcher {
         accept: &'static str,
         etag: Option<HeaderValue>,
     ) -> Result<Answer, FetchError> {
-        let not_reached = |source: Box<dyn std::error::Error + Send + Sync>| FetchError::NotReached { path, source };
+        let not_reached =
+            |source: Box<dyn std::error::Error + Send + Sync>| FetchError::NotReached { path, source };
         let mut lease = self
             .pool
             .acquire(upstream, TrustClass::Asserted)
@@ -183,7 +189,12 @@ impl Fetcher {
         }
     }
 
-    fn request(&self, path: &'static str, accept: &'static str, etag: Option<HeaderValue>) -> Request<RequestBody> {
+    fn request(
+        &self,
+        path: &'static str,
+        accept: &'static str,
+        etag: Option<HeaderValue>,
+    ) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = Method::GET;
         *request.uri_mut() = Uri::builder()

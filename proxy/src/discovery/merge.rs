@@ -17,13 +17,10 @@ pub(super) fn merged(servers: &[(Upstream, Option<&Served>)], document: Document
     let (_, Some(local)) = servers.first()? else { return None };
     let local = local.part(document);
     // Newest first; documents of equal version by tag, so that every node merges in the same order.
-    let mut inputs: Vec<(Reverse<(u32, u32, u32)>, &Part)> = servers
-        .iter()
-        .filter_map(|(_, served)| served.map(|served| (Reverse(numbers(&served.version)), served.part(document))))
-        .collect();
-    inputs.sort_by(|(a_version, a), (b_version, b)| a_version.cmp(b_version).then_with(|| tag(a).cmp(tag(b))));
+    let mut inputs: Vec<&Served> = servers.iter().filter_map(|(_, served)| *served).collect();
+    inputs.sort_by_key(|served| (Reverse(numbers(&served.version)), tag(served.part(document))));
 
-    let lists: Vec<&GroupList> = inputs.iter().map(|(_, part)| &part.list).collect();
+    let lists: Vec<&GroupList> = inputs.iter().map(|served| &served.part(document).list).collect();
     let list = merge(&lists);
     if list == local.list {
         return None;
@@ -131,7 +128,8 @@ fn by_priority(a: &str, b: &str) -> Ordering {
 }
 
 fn numbers(version: &str) -> (u32, u32, u32) {
-    let mut parts = version.trim_start_matches('v').split(['.', '-', '+']).map_while(|part| part.parse().ok());
+    let mut parts =
+        version.trim_start_matches('v').split(['.', '-', '+']).map_while(|part| part.parse().ok());
     let mut next = || parts.next().unwrap_or_default();
     (next(), next(), next())
 }

@@ -118,12 +118,12 @@ impl Syncer {
     fn take(&mut self, update: Update) {
         let Some(server) = self.servers.get_mut(&update.address) else { return };
         match update.result {
-            Ok(served) => {
+            Ok(found) => {
                 if std::mem::take(&mut server.failing) {
                     info!(address = %update.address, "discovery succeeds again");
                 }
-                let is_new = server.served.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &served));
-                server.served = Some(served);
+                let is_new = server.served.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &found));
+                server.served = Some(found);
                 if is_new {
                     self.publish();
                 }
@@ -138,7 +138,9 @@ impl Syncer {
     }
 
     fn publish(&self) {
-        let known = |upstream: &Upstream| self.servers.get(&upstream.address).and_then(|server| server.served.as_deref());
+        let known = |upstream: &Upstream| {
+            self.servers.get(&upstream.address).and_then(|server| server.served.as_deref())
+        };
         let servers: Vec<(Upstream, Option<&Served>)> = std::iter::once(&self.local)
             .chain(&self.peers)
             .map(|upstream| (*upstream, known(upstream)))

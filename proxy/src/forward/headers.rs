@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -53,11 +53,20 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     let accepts_trailers = headers.get(TE).is_some_and(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+        value
+            .to_str()
+            .is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
     });
-    for name in
-        [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE]
-    {
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
         headers.remove(name);
     }
     if accepts_trailers {
@@ -67,7 +76,8 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes every header in which a front proxy could speak for somebody.
 fn remove_identity(headers: &mut HeaderMap, names: &IdentityHeaders) {
-    let spoofed: Vec<HeaderName> = headers.keys().filter(|name| names.is_identity_header(name)).cloned().collect();
+    let spoofed: Vec<HeaderName> =
+        headers.keys().filter(|name| names.is_identity_header(name)).cloned().collect();
     for name in spoofed {
         headers.remove(name);
     }
@@ -97,9 +107,11 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 
 /// The protocol an HTTP/1.1 request asks to be upgraded to.
 pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asked = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
-    });
+    let asked = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade")));
     if asked { headers.get(UPGRADE).cloned() } else { None }
 }
 

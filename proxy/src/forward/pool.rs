@@ -107,9 +107,8 @@ impl Group {
     fn existing(this: &Arc<Self>) -> Option<Lease> {
         let mut connections = lock(&this.http2);
         connections.retain(|connection| !connection.sender.is_closed());
-        let free = |connection: &&Multiplexed| {
-            connection.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION
-        };
+        let free =
+            |connection: &&Multiplexed| connection.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION;
         if let Some(connection) = connections.iter().find(free) {
             return Some(connection.lease(true));
         }

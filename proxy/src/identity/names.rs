@@ -77,7 +77,12 @@ impl IdentityHeaders {
         let configured = username.iter().chain(&group).chain(&uid).map(HeaderName::as_str);
         Ok(Self {
             removed_names: configured.chain(STANDARD).map(fold).collect(),
-            removed_prefixes: extra_prefix.iter().map(String::as_str).chain([STANDARD_PREFIX]).map(fold).collect(),
+            removed_prefixes: extra_prefix
+                .iter()
+                .map(String::as_str)
+                .chain([STANDARD_PREFIX])
+                .map(fold)
+                .collect(),
             allowed_names: names.allowed_names.clone(),
             username,
             group,
@@ -95,9 +100,10 @@ impl IdentityHeaders {
     pub fn is_identity_header(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         self.removed_names.iter().any(|removed| folds_to(name, removed))
-            || self.removed_prefixes.iter().any(|prefix| {
-                name.get(..prefix.len()).is_some_and(|start| folds_to(start, prefix))
-            })
+            || self
+                .removed_prefixes
+                .iter()
+                .any(|prefix| name.get(..prefix.len()).is_some_and(|start| folds_to(start, prefix)))
     }
 
     /// The headers that assert a user.
@@ -105,7 +111,8 @@ impl IdentityHeaders {
     /// # Errors
     /// When an attribute cannot be expressed as a header.
     pub fn assertion_of(&self, user: &User) -> Result<Assertion, AssertionError> {
-        let mut headers = vec![(first(&self.username, "the user name")?, HeaderValue::from_str_lossless(&user.name)?)];
+        let mut headers =
+            vec![(first(&self.username, "the user name")?, HeaderValue::from_str_lossless(&user.name)?)];
         for group in &user.groups {
             headers.push((first(&self.group, "groups")?, HeaderValue::from_str_lossless(group)?));
         }
@@ -131,8 +138,9 @@ impl IdentityHeaders {
             let groups = self.group.iter().flat_map(|name| headers.get_all(name));
             found.extend(groups.map(|group| (name.clone(), group.clone())));
         }
-        let is_extra =
-            |name: &HeaderName| self.extra_prefix.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
+        let is_extra = |name: &HeaderName| {
+            self.extra_prefix.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()))
+        };
         let extra = headers.iter().filter(|(name, _)| is_extra(name));
         found.extend(extra.map(|(name, value)| (name.clone(), value.clone())));
         Some(Arc::from(found))

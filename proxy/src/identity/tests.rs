@@ -1,6 +1,6 @@
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use rustls::RootCertStore;
 
@@ -17,7 +17,11 @@ fn authority(name: &str) -> Authority {
 }
 
 /// A client certificate with a subject of (attribute, value).
-fn certificate(authority: &Authority, subject: &[(DnType, &str)], usage: ExtendedKeyUsagePurpose) -> CertificateDer<'static> {
+fn certificate(
+    authority: &Authority,
+    subject: &[(DnType, &str)],
+    usage: ExtendedKeyUsagePurpose,
+) -> CertificateDer<'static> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     for (attribute, value) in subject {
@@ -75,7 +79,10 @@ fn describe(identity: &Result<Identity, IdentityError>) -> String {
     };
     let all = |wanted: &str| -> String {
         let values = assertion.iter().filter(|(name, _)| name == wanted);
-        values.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect::<Vec<_>>().join(",")
+        values
+            .map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .collect::<Vec<_>>()
+            .join(",")
     };
     format!("{}/{}/{}", all("x-remote-user"), all("x-remote-group"), all("x-remote-uid"))
 }
@@ -83,7 +90,8 @@ fn describe(identity: &Result<Identity, IdentityError>) -> String {
 /// The outcome table recorded from kube-apiserver 1.36: what a connection presents, and who it is.
 #[test]
 fn who_a_request_speaks_for() {
-    let (cluster, front_proxy_ca, stranger) = (authority("kubernetes"), authority("front-proxy-ca"), authority("x"));
+    let (cluster, front_proxy_ca, stranger) =
+        (authority("kubernetes"), authority("front-proxy-ca"), authority("x"));
     let verifiers = verifiers(&cluster, &front_proxy_ca);
     let names = names(&["front-proxy-client"]);
     let o = DnType::OrganizationName;
@@ -94,7 +102,12 @@ fn who_a_request_speaks_for() {
     let other_proxy = client(&front_proxy_ca, &[(DnType::CommonName, "somebody")]);
     let unknown = client(&stranger, &[(DnType::CommonName, "alice")]);
     let token = ("authorization", "Bearer t");
-    let bob = [("x-remote-user", "bob"), ("x-remote-group", "qa"), ("x-remote-group", "ops"), ("x-remote-uid", "7")];
+    let bob = [
+        ("x-remote-user", "bob"),
+        ("x-remote-group", "qa"),
+        ("x-remote-group", "ops"),
+        ("x-remote-uid", "7"),
+    ];
     let both = [token, ("x-remote-user", "bob")];
 
     for (what, certificate, headers, expected) in [
@@ -130,7 +143,11 @@ fn one_authority_for_both_uses_tells_clients_from_front_proxies_by_name() {
     let alice = client(&shared, &[(DnType::CommonName, "alice")]);
     let claims = headers(&[("x-remote-user", "root")]);
     let of = |certificate: &CertificateDer<'_>, headers: &HeaderMap| {
-        describe(&identify(&of_connection(Some(std::slice::from_ref(certificate)), &verifiers, &names), headers, &names))
+        describe(&identify(
+            &of_connection(Some(std::slice::from_ref(certificate)), &verifiers, &names),
+            headers,
+            &names,
+        ))
     };
     assert_eq!(of(&alice, &claims), "alice//");
     assert_eq!(of(&proxy, &claims), "root//");
@@ -142,7 +159,8 @@ fn one_authority_for_both_uses_tells_clients_from_front_proxies_by_name() {
 fn every_attribute_of_a_certificate_is_asserted() {
     let cluster = authority("kubernetes");
     let uid = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
-    let leaf = client(&cluster, &[(DnType::CommonName, "ülrich"), (DnType::OrganizationName, "a"), (uid, "u-1")]);
+    let leaf =
+        client(&cluster, &[(DnType::CommonName, "ülrich"), (DnType::OrganizationName, "a"), (uid, "u-1")]);
     let user = x509::user_of(&leaf).expect("a readable subject").expect("a name");
     assert_eq!((user.name.as_str(), user.uid.as_deref()), ("ülrich", Some("u-1")));
     let assertion = names(&[]).assertion_of(&user).expect("headers");

@@ -77,7 +77,9 @@ pub fn common_name(leaf: &CertificateDer<'_>) -> Result<String, CertificateError
 }
 
 fn parse<'a>(leaf: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
-    X509Certificate::from_der(leaf).map(|(_, certificate)| certificate).map_err(|_| CertificateError::Malformed)
+    X509Certificate::from_der(leaf)
+        .map(|(_, certificate)| certificate)
+        .map_err(|_| CertificateError::Malformed)
 }
 
 /// Go keeps the last common name of a subject.

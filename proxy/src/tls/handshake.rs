@@ -84,7 +84,7 @@ pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Hands
             return Ok(Handshake::Splice { io, head, reason: SpliceReason::LoopbackClient });
         }
         drop(head);
-        let io = StartHandshake::from_parts(hello, io).into_stream(context.server.clone()).await?;
+        let io = StartHandshake::from_parts(*hello, io).into_stream(context.server.clone()).await?;
         let (_, connection) = io.get_ref();
         Ok(Handshake::Terminated(Box::new(Session {
             http2: connection.alpn_protocol() == Some(HTTP_2),
@@ -98,7 +98,7 @@ pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Hands
 }
 
 enum Hello {
-    Tls(rustls::server::Accepted, Vec<u8>),
+    Tls(Box<rustls::server::Accepted>, Vec<u8>),
     NotTls(Vec<u8>),
     Closed,
 }
@@ -119,7 +119,7 @@ async fn read_client_hello(io: &mut TcpStream) -> io::Result<Hello> {
             }
         }
         match acceptor.accept() {
-            Ok(Some(hello)) => return Ok(Hello::Tls(hello, head)),
+            Ok(Some(hello)) => return Ok(Hello::Tls(Box::new(hello), head)),
             Ok(None) if head.len() < HELLO_LIMIT => {}
             Ok(None) | Err(_) => return Ok(Hello::NotTls(head)),
         }

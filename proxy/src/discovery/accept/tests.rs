@@ -7,7 +7,9 @@ const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscove
 /// The rows of the negotiation table recorded from kube-apiserver 1.36 that end in merged v2 JSON, and their opposites.
 #[test]
 fn the_recorded_negotiation_table() {
-    let client_go = format!("{V2},application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json");
+    let client_go = format!(
+        "{V2},application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+    );
     for (accept, merged) in [
         (V2.to_owned(), true),
         (format!("{V2};profile=nopeer"), false),

@@ -10,8 +10,10 @@ fn list(groups: &[(&str, &[(&str, &[&str])])]) -> GroupList {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|(version, resources)| {
-                    let resources: Vec<Value> =
-                        resources.iter().map(|resource| json!({"resource": resource, "verbs": ["get"]})).collect();
+                    let resources: Vec<Value> = resources
+                        .iter()
+                        .map(|resource| json!({"resource": resource, "verbs": ["get"]}))
+                        .collect();
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();

@@ -67,7 +67,8 @@ fn an_asserted_user_replaces_the_clients_claims_and_its_token() {
         (HeaderName::from_static("x-remote-group"), HeaderValue::from_static("dev")),
         (HeaderName::from_static("x-remote-group"), HeaderValue::from_static("ops")),
     ]);
-    let mut seen = headers(&[("x-remote-user", "root"), ("x-remote-uid", "0"), ("authorization", "Bearer t")]);
+    let mut seen =
+        headers(&[("x-remote-user", "root"), ("x-remote-uid", "0"), ("authorization", "Bearer t")]);
     for_upstream(&mut seen, &Identity::Asserted(user), &names(), CLIENT, false);
     let expected =
         ["x-forwarded-for: 192.0.2.1", "x-remote-group: dev", "x-remote-group: ops", "x-remote-user: alice"];
