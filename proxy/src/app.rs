@@ -201,7 +201,7 @@ impl App {
                     tasks.spawn(peers.follow_endpoint_slices(client));
                 }
                 None => {
-                    warn!("no credentials to read EndpointSlices with and no --peers: there are no peers")
+                    warn!("no credentials to read EndpointSlices with and no --peers: there are no peers");
                 }
             }
         } else {

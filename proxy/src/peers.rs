@@ -78,7 +78,7 @@ impl Peers {
                     self.publish(reader.state().iter().flat_map(|slice| addresses(slice)).collect());
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), "EndpointSlices of default/kubernetes are not readable; the last list stays")
+                    warn!(error = %chain(&error), "EndpointSlices of default/kubernetes are not readable; the last list stays");
                 }
             }
         }

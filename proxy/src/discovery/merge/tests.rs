@@ -2,8 +2,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+type Versions<'a> = &'a [(&'a str, &'a [&'a str])];
+
 /// A document of `(group, [(version, [resource])])`.
-fn list(groups: &[(&str, &[(&str, &[&str])])]) -> GroupList {
+fn list(groups: &[(&str, Versions<'_>)]) -> GroupList {
     let groups: Vec<Value> = groups
         .iter()
         .map(|(group, versions)| {
