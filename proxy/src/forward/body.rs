@@ -47,14 +47,33 @@ impl ResponseBody {
 
     /// An upstream's body; `guard` holds its place on a pooled connection.
     pub fn upstream(body: Incoming, guard: Option<StreamGuard>) -> Self {
-        Self { source: Source::Upstream { body, guard }, record: None }
+        let mut this = Self { source: Source::Upstream { body, guard }, record: None };
+        this.note_end();
+        this
     }
 
     /// Ties the request's record to the end of this body.
     #[must_use]
     pub fn with_record(mut self, record: RequestRecord) -> Self {
         self.record = Some(record);
+        self.note_end();
         self
+    }
+
+    /// A body that says it has ended is not polled again, so its end is noted as soon as it can be known.
+    fn note_end(&mut self) {
+        if self.is_end_stream() {
+            self.ended();
+        }
+    }
+
+    fn ended(&mut self) {
+        if let Source::Upstream { guard: Some(guard), .. } = &mut self.source {
+            guard.finished();
+        }
+        if let Some(record) = &mut self.record {
+            record.completed();
+        }
     }
 }
 
@@ -69,18 +88,17 @@ impl Body for ResponseBody {
         let this = &mut *self;
         let polled = match &mut this.source {
             Source::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Source::Upstream { body, guard } => {
-                let polled = Pin::new(body).poll_frame(cx);
-                if let (Poll::Ready(None), Some(guard)) = (&polled, guard) {
-                    guard.finished();
-                }
-                polled
-            }
+            Source::Upstream { body, .. } => Pin::new(body).poll_frame(cx),
         };
-        match (&polled, &mut this.record) {
-            (Poll::Ready(Some(Err(_))), Some(record)) => record.broke_off(),
-            (Poll::Ready(None), Some(record)) => record.completed(),
-            _ => {}
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => this.note_end(),
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(record) = &mut this.record {
+                    record.broke_off();
+                }
+            }
+            Poll::Ready(None) => this.ended(),
+            Poll::Pending => {}
         }
         polled
     }
