@@ -46,6 +46,7 @@ impl Lookup {
 
     /// Destination port in host order.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the kernel keeps a 16-bit port in a 32-bit field")]
     pub fn local_port(&self) -> u16 {
         // SAFETY: as above. The kernel keeps the port in the low half, in host order.
         unsafe { (*self.0.lookup).local_port as u16 }
@@ -156,7 +157,9 @@ impl Ops {
             (addr, (&raw const (*ctx).remote_port).read_volatile())
         };
         // The word is the 16-bit port in network order, moved to the upper half on little-endian machines.
-        Some(PeerKey { addr, port: u32::from_be(port) as u16, pad: [0; 6] })
+        #[expect(clippy::cast_possible_truncation, reason = "what is left is the 16-bit port")]
+        let port = u32::from_be(port) as u16;
+        Some(PeerKey { addr, port, pad: [0; 6] })
     }
 
     /// Totals of the connection so far; all zero unless the kernel holds the socket locked.
