@@ -37,8 +37,16 @@ fn connecting(ops: &Ops) {
         return;
     }
     let Some(flow) = ops.flow(true) else { return };
-    // SAFETY: storage of this socket, which has one writer. A socket may connect again after a disconnect.
-    unsafe { flow.write(Flow { state: Flow::CONNECTING, bytes_in: 0, bytes_out: 0, retransmits: 0 }) };
+    let flow = flow.as_ptr();
+    // A socket may connect again after a disconnect, so the record may be an old one. Volatile keeps the four
+    // stores from becoming a call of memset, which the verifier refuses to a loader without CAP_PERFMON.
+    // SAFETY: storage of this socket, which has one writer.
+    unsafe {
+        (&raw mut (*flow).state).write_volatile(Flow::CONNECTING);
+        (&raw mut (*flow).bytes_in).write_volatile(0);
+        (&raw mut (*flow).bytes_out).write_volatile(0);
+        (&raw mut (*flow).retransmits).write_volatile(0);
+    }
     ops.ask_for(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 

@@ -1,21 +1,46 @@
 //! Wraps the kernel's contexts and sockets in types; the only file that follows raw context pointers.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "every load is as wide as its field and returns a 64-bit word"
+)]
+
 use core::ffi::c_void;
 use core::ptr::{NonNull, from_ref, null_mut};
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::bindings::{
+    BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup, bpf_sock, bpf_sock_ops,
+};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_sk_storage_get,
 };
 use aya_ebpf::programs::{SkLookupContext, SockOpsContext};
-use mvproxy_common::{PeerKey, SourceKey, v4_mapped};
+use mvproxy_common::{PeerKey, SourceKey};
 
 use crate::maps::{FLOWS, Flow, SocketSlots};
 
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
-const IPPROTO_TCP: u32 = 6;
+const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
+const IPPROTO_TCP: u64 = 6;
+
+/// Loads a field of a context, or a word of an array field, as the instruction that the verifier wants.
+///
+/// It takes loads at constant offsets from the context only. The optimiser merges equal loads of two branches
+/// into one from a computed address, volatile or not; it leaves assembly alone.
+macro_rules! load {
+    ($width:literal, $ctx:expr, $context:ty, $field:ident $([$word:literal])?) => {{
+        let value: u64;
+        core::arch::asm!(
+            concat!("{value} = *(", $width, " *)({ctx} + {offset})"),
+            value = out(reg) value,
+            ctx = in(reg) $ctx,
+            offset = const core::mem::offset_of!($context, $field) $(+ $word * 4)?,
+            options(nostack),
+        );
+        value
+    }};
+}
 
 /// `CLOCK_BOOTTIME` in nanoseconds.
 #[inline(always)]
@@ -41,42 +66,39 @@ impl Lookup {
     #[inline(always)]
     pub fn is_tcp(&self) -> bool {
         // SAFETY: the kernel passes a valid context for the whole run; `protocol` is a readable word of it.
-        unsafe { (*self.0.lookup).protocol == IPPROTO_TCP }
+        unsafe { load!("u32", self.0.lookup, bpf_sk_lookup, protocol) == IPPROTO_TCP }
     }
 
     /// Destination port in host order.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the kernel keeps a 16-bit port in a 32-bit field")]
     pub fn local_port(&self) -> u16 {
         // SAFETY: as above. The kernel keeps the port in the low half, in host order.
-        unsafe { (*self.0.lookup).local_port as u16 }
+        unsafe { load!("u32", self.0.lookup, bpf_sk_lookup, local_port) as u16 }
     }
 
     /// Source address.
     #[inline(always)]
-    pub fn source(&self) -> SourceKey {
+    pub fn source(&self) -> Address {
         let ctx = self.0.lookup;
-        // SAFETY: as above. Addresses are in network order; words are read one by one because the verifier
-        // accepts no wider load here.
-        let addr = unsafe {
-            match (*ctx).family {
-                AF_INET => v4_mapped((&raw const (*ctx).remote_ip4).read_volatile().to_ne_bytes()),
-                _ => bytes_of([
-                    (&raw const (*ctx).remote_ip6[0]).read_volatile(),
-                    (&raw const (*ctx).remote_ip6[1]).read_volatile(),
-                    (&raw const (*ctx).remote_ip6[2]).read_volatile(),
-                    (&raw const (*ctx).remote_ip6[3]).read_volatile(),
+        // SAFETY: as above. Addresses are in network order.
+        unsafe {
+            match load!("u32", ctx, bpf_sk_lookup, family) {
+                AF_INET => Address::v4(load!("u32", ctx, bpf_sk_lookup, remote_ip4)),
+                _ => Address::v6([
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[0]),
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[1]),
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[2]),
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[3]),
                 ]),
             }
-        };
-        SourceKey { addr }
+        }
     }
 
     /// Source port in network order; only good for hashing.
     #[inline(always)]
     pub fn source_port_be(&self) -> u16 {
         // SAFETY: as above; a two-byte load is allowed for this field.
-        unsafe { (*self.0.lookup).remote_port }
+        unsafe { load!("u16", self.0.lookup, bpf_sk_lookup, remote_port) as u16 }
     }
 
     /// Makes `socket` the receiver of the connection; false when the kernel refuses it for this packet.
@@ -141,25 +163,23 @@ impl Ops {
     #[inline(always)]
     pub fn remote(&self) -> Option<PeerKey> {
         let ctx = self.0.ops;
-        // SAFETY: the kernel passes a valid context for the whole run. Addresses are in network order; words
-        // are read one by one because the verifier accepts no wider load here.
-        let (addr, port) = unsafe {
-            let addr = match (*ctx).family {
-                AF_INET => v4_mapped((&raw const (*ctx).remote_ip4).read_volatile().to_ne_bytes()),
-                AF_INET6 => bytes_of([
-                    (&raw const (*ctx).remote_ip6[0]).read_volatile(),
-                    (&raw const (*ctx).remote_ip6[1]).read_volatile(),
-                    (&raw const (*ctx).remote_ip6[2]).read_volatile(),
-                    (&raw const (*ctx).remote_ip6[3]).read_volatile(),
+        // SAFETY: the kernel passes a valid context for the whole run. Addresses are in network order.
+        let (address, port) = unsafe {
+            let address = match load!("u32", ctx, bpf_sock_ops, family) {
+                AF_INET => Address::v4(load!("u32", ctx, bpf_sock_ops, remote_ip4)),
+                AF_INET6 => Address::v6([
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[0]),
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[1]),
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[2]),
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[3]),
                 ]),
                 _ => return None,
             };
-            (addr, (&raw const (*ctx).remote_port).read_volatile())
+            (address, load!("u32", ctx, bpf_sock_ops, remote_port) as u32)
         };
         // The word is the 16-bit port in network order, moved to the upper half on little-endian machines.
-        #[expect(clippy::cast_possible_truncation, reason = "what is left is the 16-bit port")]
         let port = u32::from_be(port) as u16;
-        Some(PeerKey { addr, port, pad: [0; 6] })
+        Some(address.peer_key(port))
     }
 
     /// Totals of the connection so far; all zero unless the kernel holds the socket locked.
@@ -169,11 +189,11 @@ impl Ops {
         // SAFETY: as above; each field is loaded at its own width.
         unsafe {
             Totals {
-                bytes_in: (&raw const (*ctx).bytes_received).read_volatile(),
-                bytes_out: (&raw const (*ctx).bytes_acked).read_volatile(),
-                retransmits: u64::from((&raw const (*ctx).total_retrans).read_volatile()),
+                bytes_in: load!("u64", ctx, bpf_sock_ops, bytes_received),
+                bytes_out: load!("u64", ctx, bpf_sock_ops, bytes_acked),
+                retransmits: load!("u32", ctx, bpf_sock_ops, total_retrans),
                 // The kernel keeps eight times the value (`srtt_us << 3`).
-                srtt_us: u64::from((&raw const (*ctx).srtt_us).read_volatile() >> 3),
+                srtt_us: load!("u32", ctx, bpf_sock_ops, srtt_us) >> 3,
             }
         }
     }
@@ -204,9 +224,40 @@ pub struct Totals {
     pub srtt_us: u64,
 }
 
-/// The bytes of an IPv6 address whose words were loaded as they lie in memory.
-#[inline(always)]
-fn bytes_of(words: [u32; 4]) -> [u8; 16] {
-    let [a, b, c, d] = words.map(u32::to_ne_bytes);
-    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+/// An IPv6 or v4-mapped address, in the words in which contexts hold it.
+///
+/// Keys are made from whole words: bytes one by one become a call of memset, whose loop the verifier refuses to
+/// a loader without `CAP_PERFMON`.
+#[derive(Clone, Copy)]
+pub struct Address {
+    pub words: [u32; 4],
+}
+
+impl Address {
+    #[inline(always)]
+    fn v4(word: u64) -> Self {
+        Self { words: [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), word as u32] }
+    }
+
+    #[inline(always)]
+    fn v6(words: [u64; 4]) -> Self {
+        Self { words: words.map(|word| word as u32) }
+    }
+
+    #[inline(always)]
+    pub fn source_key(self) -> SourceKey {
+        // SAFETY: SourceKey is 16 bytes of address in network order, which is how the words lie in memory.
+        unsafe { core::mem::transmute(self.words) }
+    }
+
+    /// The key of a peer; `port` is in host order.
+    #[inline(always)]
+    fn peer_key(self, port: u16) -> PeerKey {
+        let [first, second, third, fourth] = self.words;
+        let [low, high] = port.to_ne_bytes();
+        // SAFETY: PeerKey is the 16 bytes of the address, the port in host order, and six bytes of zero.
+        unsafe {
+            core::mem::transmute([first, second, third, fourth, u32::from_ne_bytes([low, high, 0, 0]), 0])
+        }
+    }
 }

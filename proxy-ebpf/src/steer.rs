@@ -1,9 +1,9 @@
 //! Decides which worker's listener gets a new connection; in doubt none, which means the API server.
 
 use aya_log_ebpf::warn;
-use mvproxy_common::{ABI_VERSION, MAX_WORKERS, MODE_STEER, SourceKey, SteerConfig, SteerStats};
+use mvproxy_common::{ABI_VERSION, MAX_WORKERS, MODE_STEER, SteerConfig, SteerStats};
 
-use crate::ctx::{Lookup, boot_ns};
+use crate::ctx::{Address, Lookup, boot_ns};
 use crate::maps::{EXEMPT, HEARTBEATS, STEER_CONFIG, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_STATS};
 
 /// What became of a lookup; every variant is one counter of [`SteerStats`].
@@ -33,49 +33,82 @@ fn decide(lookup: &Lookup) -> Verdict {
     // SAFETY: of the maps below only whether a key exists is used, so nothing can change under a reference.
     let is_steered = |port: u16| unsafe { STEER_PORTS.get(port).is_some() };
     // SAFETY: as above.
-    let is_exempt = |source: &SourceKey| unsafe { EXEMPT.get(source).is_some() };
+    let is_exempt = |source: Address| unsafe { EXEMPT.get(source.source_key()).is_some() };
 
     if !lookup.is_tcp() || !is_steered(lookup.local_port()) {
         return Verdict::OtherPort;
     }
     let source = lookup.source();
-    if is_exempt(&source) {
+    if is_exempt(source) {
         return Verdict::Exempt;
     }
     if STEER_MODE.get(0).is_none_or(|word| word.mode != MODE_STEER) {
         return Verdict::ModePass;
     }
     match STEER_CONFIG.get(0) {
-        Some(config) if config.abi_version == ABI_VERSION => pick_worker(lookup, &source, config),
+        Some(config) if config.abi_version == ABI_VERSION => pick_worker(lookup, source, config),
         _ => Verdict::OtherAbi,
     }
 }
 
 /// Starts at a worker given by the client's address and takes the first that lives.
+///
+/// Unrolled by hand: for a loader without `CAP_PERFMON` the verifier also follows mispredicted branches, and on
+/// those a loop has no end.
 #[inline(always)]
-fn pick_worker(lookup: &Lookup, source: &SourceKey, config: &SteerConfig) -> Verdict {
-    let workers = config.workers;
-    if workers == 0 {
-        return Verdict::NoListener;
+fn pick_worker(lookup: &Lookup, source: Address, config: &SteerConfig) -> Verdict {
+    let mut choice = Choice {
+        workers: config.workers,
+        stale_after_ns: config.stale_after_ns,
+        now: boot_ns(),
+        next: hash(source, lookup.source_port_be()),
+        turn: 0,
+        miss: Verdict::NoListener,
+    };
+    macro_rules! turns {
+        ($($turn:literal)+) => {
+            const { assert!([$($turn),+].len() == MAX_WORKERS as usize) };
+            $(if choice.try_next(lookup) {
+                return Verdict::Steered { taken_over: $turn > 0 };
+            })+
+        };
     }
-    let now = boot_ns();
-    let first = hash(source, lookup.source_port_be()) % workers;
-    let mut miss = Verdict::NoListener;
-    for turn in 0..MAX_WORKERS {
-        if turn >= workers {
-            break;
+    turns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    choice.miss
+}
+
+/// The search for a worker.
+struct Choice {
+    workers: u32,
+    stale_after_ns: u64,
+    now: u64,
+    /// The worker whose turn it is, modulo `workers`.
+    next: u32,
+    turn: u32,
+    /// What it will be if no worker is found.
+    miss: Verdict,
+}
+
+impl Choice {
+    /// Tries the next worker; does nothing once every worker had its turn.
+    #[inline(always)]
+    fn try_next(&mut self, lookup: &Lookup) -> bool {
+        if self.turn >= self.workers {
+            return false;
         }
-        let worker = (first + turn) % workers;
-        let Some(socket) = STEER_SOCKETS.socket(worker) else { continue };
-        if !is_fresh(worker, now, config.stale_after_ns) {
-            miss = Verdict::Stale;
-        } else if lookup.assign(&socket) {
-            return Verdict::Steered { taken_over: turn > 0 };
-        } else {
-            miss = Verdict::Refused;
+        let worker = self.next.wrapping_add(self.turn) % self.workers;
+        self.turn += 1;
+        let Some(socket) = STEER_SOCKETS.socket(worker) else { return false };
+        if !is_fresh(worker, self.now, self.stale_after_ns) {
+            self.miss = Verdict::Stale;
+            return false;
         }
+        if !lookup.assign(&socket) {
+            self.miss = Verdict::Refused;
+            return false;
+        }
+        true
     }
-    miss
 }
 
 #[inline(always)]
@@ -90,20 +123,14 @@ fn is_fresh(worker: u32, now: u64, stale_after_ns: u64) -> bool {
 
 /// Spreads clients over workers: the multiplicative hash of Knuth, folded so that low bits depend on all.
 #[inline(always)]
-fn hash(source: &SourceKey, port_be: u16) -> u32 {
+fn hash(source: Address, port_be: u16) -> u32 {
     const GOLDEN_RATIO: u32 = 0x9e37_79b1;
-    let a = &source.addr;
-    let mut hash = u32::from(port_be);
-    for word in [
-        [a[0], a[1], a[2], a[3]],
-        [a[4], a[5], a[6], a[7]],
-        [a[8], a[9], a[10], a[11]],
-        [a[12], a[13], a[14], a[15]],
-    ] {
-        hash = (hash ^ u32::from_ne_bytes(word)).wrapping_mul(GOLDEN_RATIO);
-        hash ^= hash >> 15;
-    }
-    hash
+    let mix = |hash: u32, word: u32| {
+        let hash = (hash ^ word).wrapping_mul(GOLDEN_RATIO);
+        hash ^ (hash >> 15)
+    };
+    let [a, b, c, d] = source.words;
+    mix(mix(mix(mix(u32::from(port_be), a), b), c), d)
 }
 
 #[inline(always)]

@@ -16,6 +16,7 @@ mod page;
 mod pins;
 mod state;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -100,14 +101,14 @@ impl Steering {
         let dir = PinDir::open(&options.bpffs_dir)?;
         let _lock = dir.lock()?;
         dir.discard_other_layouts()?;
-        let mut ebpf = kernel::load(&dir)?;
-        kernel_log::follow(&mut ebpf);
-        let mut maps = SteerMaps::take(&mut ebpf)?;
+        let mut loaded = kernel::load(&dir)?;
+        kernel_log::follow(&mut loaded.ebpf);
+        let mut maps = SteerMaps::take(&mut loaded.ebpf)?;
         maps.prepare(options.secure_port, options.local_source_ip, options.stale_after)?;
-        let heartbeats = Heartbeats::from_map(&mut ebpf)?;
-        let counters = PeerCounters::from_maps(&mut ebpf, &dir)?;
-        kernel::attach_steering(&mut ebpf, &dir)?;
-        let peer_ops = kernel::attach_peer_ops(&mut ebpf, &dir, options.cgroup.as_deref());
+        let heartbeats = Heartbeats::from_map(&mut loaded.ebpf)?;
+        let counters = PeerCounters::from_maps(&mut loaded.ebpf, &dir)?;
+        kernel::attach_steering(&mut loaded, &dir)?;
+        let peer_ops = kernel::attach_peer_ops(loaded, &dir, options.cgroup.as_deref());
         let side = Side::Kernel(Box::new(Kernel {
             dir,
             stale_after: options.stale_after,
@@ -139,7 +140,7 @@ impl Steering {
         }
         let mut own = Vec::with_capacity(listeners.len());
         for (slot, listener) in (0_u32..).zip(listeners) {
-            let cookie = SockRef::from(listener).cookie().map_err(|error| SteeringError::Register {
+            let cookie = listener_cookie(*listener).map_err(|error| SteeringError::Register {
                 worker: slot as usize,
                 source: Box::new(error),
             })?;
@@ -225,6 +226,15 @@ impl Kernel {
             peer_ops: self.peer_ops.clone(),
         }
     }
+}
+
+/// What the kernel calls the listener; fails for other sockets, which a SOCKMAP would take and no lookup use.
+fn listener_cookie(listener: BorrowedFd<'_>) -> io::Result<u64> {
+    let socket = SockRef::from(&listener);
+    if !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+    }
+    socket.cookie()
 }
 
 /// Locks although a thread panicked: what the lock guards is in the kernel and valid after every step.

@@ -19,21 +19,35 @@ pub fn object() -> Option<&'static [u8]> {
     (!OBJECT.is_empty()).then_some(OBJECT)
 }
 
+/// Maps and programs in the kernel, not yet attached.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// Whether the counting program was accepted; steering works without it.
+    counting: Result<(), SteeringError>,
+}
+
 /// Creates the maps or takes those that are pinned, and loads the programs.
-pub(super) fn load(dir: &PinDir) -> Result<Ebpf, SteeringError> {
+///
+/// Programs must be loaded before any map is taken out of the object: they refer to maps by open descriptors.
+pub(super) fn load(dir: &PinDir) -> Result<Loaded, SteeringError> {
     let object = object().ok_or(SteeringError::NotBuilt)?;
     let mut loader = EbpfLoader::new();
     for name in map_names() {
         loader.map_pin_path(name, dir.pin(name));
     }
-    let ebpf =
+    let mut ebpf =
         loader.load(object).map_err(|error| SteeringError::from_load("create the steering maps", error))?;
     dir.check_layouts()?;
-    Ok(ebpf)
+    let steering: &mut SkLookup = program(&mut ebpf, "steer_listener")?;
+    steering.load().map_err(|error| SteeringError::from_load("load the steering program", error))?;
+    let counting = program(&mut ebpf, "count_sock_ops").and_then(|counting: &mut SockOps| {
+        counting.load().map_err(|error| SteeringError::from_load("load the counting program", error))
+    });
+    Ok(Loaded { ebpf, counting })
 }
 
 /// Attaches the steering program to the network namespace of the calling thread.
-pub(super) fn attach_steering(ebpf: &mut Ebpf, dir: &PinDir) -> Result<(), SteeringError> {
+pub(super) fn attach_steering(loaded: &mut Loaded, dir: &PinDir) -> Result<(), SteeringError> {
     // Not /proc/self: a thread may live in a namespace of its own.
     let path = Path::new("/proc/thread-self/ns/net");
     let netns = File::open(path).map_err(|source| SteeringError::Pin {
@@ -41,8 +55,7 @@ pub(super) fn attach_steering(ebpf: &mut Ebpf, dir: &PinDir) -> Result<(), Steer
         path: path.to_owned(),
         source,
     })?;
-    let program: &mut SkLookup = program(ebpf, "steer_listener")?;
-    program.load().map_err(|error| SteeringError::from_load("load the steering program", error))?;
+    let program: &mut SkLookup = program(&mut loaded.ebpf, "steer_listener")?;
     let link = program
         .attach(netns)
         .and_then(|id| program.take_link(id))
@@ -51,13 +64,13 @@ pub(super) fn attach_steering(ebpf: &mut Ebpf, dir: &PinDir) -> Result<(), Steer
 }
 
 /// Attaches the counting program to a cgroup; steering works without it.
-pub(super) fn attach_peer_ops(ebpf: &mut Ebpf, dir: &PinDir, cgroup: Option<&Path>) -> PeerOps {
+pub(super) fn attach_peer_ops(loaded: Loaded, dir: &PinDir, cgroup: Option<&Path>) -> PeerOps {
     let attached = match cgroup {
         Some(cgroup) => Ok(cgroup.to_owned()),
         None => super::cgroup::own_cgroup2(),
     }
     .and_then(|cgroup| {
-        let done = try_attach_peer_ops(ebpf, dir, &cgroup);
+        let done = try_attach_peer_ops(loaded, dir, &cgroup);
         done.map_err(|error| format!("{}: {}", cgroup.display(), with_sources(&error)))?;
         Ok(cgroup)
     });
@@ -70,14 +83,15 @@ pub(super) fn attach_peer_ops(ebpf: &mut Ebpf, dir: &PinDir, cgroup: Option<&Pat
     }
 }
 
-fn try_attach_peer_ops(ebpf: &mut Ebpf, dir: &PinDir, cgroup: &PathBuf) -> Result<(), SteeringError> {
+fn try_attach_peer_ops(loaded: Loaded, dir: &PinDir, cgroup: &PathBuf) -> Result<(), SteeringError> {
+    let Loaded { mut ebpf, counting } = loaded;
+    counting?;
     let folder = File::open(cgroup).map_err(|source| SteeringError::Pin {
         action: "open",
         path: cgroup.clone(),
         source,
     })?;
-    let program: &mut SockOps = program(ebpf, "count_sock_ops")?;
-    program.load().map_err(|error| SteeringError::from_load("load the counting program", error))?;
+    let program: &mut SockOps = program(&mut ebpf, "count_sock_ops")?;
     // Links share a cgroup by themselves; the kernel refuses the flag that older attachments need for it.
     let link = program
         .attach(folder, CgroupAttachMode::Single)
