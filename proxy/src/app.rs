@@ -22,7 +22,7 @@ use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
 use crate::discovery::sync::Syncer;
 use crate::error::chain;
-use crate::forward::{Dialer, Pool};
+use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::identity::names::AssertionError;
 use crate::identity::x509::User;
@@ -34,6 +34,7 @@ use crate::serve::{Shared, Worker};
 use crate::steering::{Attachment, Steering, SteeringError, SteeringOptions};
 use crate::tls::{TlsContext, TlsError};
 use crate::upstream::{Role, Upstream};
+use crate::vitals::Vitals;
 use crate::worker;
 
 /// A worker that has not served for this long is passed over by the kernel.
@@ -123,7 +124,19 @@ impl App {
         let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted);
         let dialer = Dialer::new(Arc::clone(&tls), config.local_source_ip);
         let drain = CancellationToken::new();
-        let shared = Arc::new(Shared { tls, names, snapshot, metrics, readiness, local, drain });
+        let vitals = Arc::new(Vitals::default());
+        let local_failover = config.local_failover;
+        let shared = Arc::new(Shared {
+            tls,
+            names,
+            snapshot,
+            metrics,
+            readiness,
+            local,
+            vitals,
+            local_failover,
+            drain,
+        });
         Ok(Self { config, shared, steering, listeners, admin, dialer })
     }
 
@@ -163,7 +176,8 @@ impl App {
             let worker = Worker {
                 shared: Arc::clone(&self.shared),
                 pool: Pool::new(self.dialer.clone()),
-                accounts: Accounts::new(self.steering.counters(), number),
+                accounts: Accounts::new(self.steering.counters(), Arc::clone(&self.shared.vitals), number),
+                budget: Budget::default(),
                 turn: AtomicUsize::new(number),
             };
             threads.push(worker::start(number, listener, self.steering.heartbeat(number), worker)?);

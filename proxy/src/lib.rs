@@ -34,6 +34,7 @@ pub mod discovery;
 pub mod own_client;
 pub mod peers;
 pub mod upstream;
+pub mod vitals;
 
 pub mod steering;
 

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::iter;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -21,18 +20,20 @@ use tracing::debug;
 use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
 use crate::classify::{self, RequestInfo, classify};
-use crate::discovery::{self, Snapshot};
+use crate::discovery::{self, ServerSet, Snapshot};
 use crate::error::{RequestError, chain};
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
-use crate::forward::{self, ForwardError, Outbound, Pool, ResponseBody};
+use crate::forward::choose::Chooser;
+use crate::forward::{self, Budget, ForwardError, Means, Outbound, Pool, ResponseBody};
 use crate::identity::{self, ClientCertificate, IdentityHeaders, identify};
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, asks_for_list};
-use crate::route::{LocalReason, Marks, Route, route};
+use crate::route::{Marks, Route, is_about_this_server, route};
 use crate::tls::TlsContext;
 use crate::tls::handshake::{Handshake, Session, handshake};
 use crate::upstream::Upstream;
+use crate::vitals::Vitals;
 
 /// What all workers share and only read.
 #[derive(Debug)]
@@ -49,6 +50,10 @@ pub struct Shared {
     pub readiness: Readiness,
     /// This node's API server.
     pub local: Upstream,
+    /// How every API server does.
+    pub vitals: Arc<Vitals>,
+    /// Whether peers answer while the local API server cannot be reached (`--local-failover`).
+    pub local_failover: bool,
     /// Cancelled when the process drains.
     pub drain: CancellationToken,
 }
@@ -62,6 +67,8 @@ pub struct Worker {
     pub pool: Pool,
     /// This worker's counters.
     pub accounts: Accounts,
+    /// Bounds this worker's second tries.
+    pub budget: Budget,
     /// Rotates over the peers that could serve a request.
     pub turn: AtomicUsize,
 }
@@ -175,16 +182,17 @@ async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<
 
 async fn answer(
     client: &Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     info: Option<&RequestInfo<'_>>,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, RequestError> {
-    let Worker { shared, pool, turn, .. } = &*client.worker;
+    let Worker { shared, pool, budget, turn, .. } = &*client.worker;
     let identity = identify(&client.certificate, request.headers(), &shared.names)?;
     let snapshot = shared.snapshot.load_full();
     let path_and_query = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
+        about_this_server: is_about_this_server(path_and_query.path()),
         discovery: discovery::accept::merged_document(
             request.method(),
             path_and_query.path(),
@@ -192,42 +200,46 @@ async fn answer(
         ),
     };
     let decision = route(info, marks, &snapshot);
-    let mut outbound = Outbound::new(
-        request,
-        &identity,
-        &shared.names,
-        client.address,
-        client.certificate.is_front_proxy(),
-    )?;
+    if marks.already_proxied {
+        // Exactly the value that keeps a built-in proxy behind this one from sending it on.
+        request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
+    }
+    let mut outbound =
+        Outbound::new(request, &identity, &shared.names, client.address, client.certificate.is_front_proxy())?;
+    let means = Means { pool, budget, vitals: &shared.vitals };
+    let chooser = Chooser {
+        snapshot: &snapshot,
+        vitals: &shared.vitals,
+        turn: turn.fetch_add(1, Ordering::Relaxed),
+    };
+    let allowed = |stand_ins| if shared.local_failover { stand_ins } else { ServerSet::default() };
 
     match decision {
-        Route::Local(reason) => {
-            if reason == LocalReason::AlreadyProxied {
-                outbound.mark_proxied();
-            }
-            let response = forward::forward(pool, iter::once(shared.local), outbound, record).await?;
+        Route::Local { stand_ins, .. } => {
+            let servers = chooser.local_or(shared.local, allowed(stand_ins));
+            let response = forward::forward(means, servers, outbound, record).await?;
             if !asks_for_list(path_and_query.path(), path_and_query.query()) {
                 return Ok(response);
             }
             let broken = |source| ForwardError::Broken { address: shared.local.address, source };
             Ok(shared.readiness.add_to(response).await.map_err(broken)?)
         }
-        Route::Discovery(document) => {
+        Route::Discovery { document, stand_ins } => {
             let merged = snapshot.merged(document).ok_or(ForwardError::NoPeer)?;
             let condition = discovery::answer::ask_local(&mut outbound, merged);
-            let local = forward::forward(pool, iter::once(shared.local), outbound, record).await?;
+            let servers = chooser.local_or(shared.local, allowed(stand_ins));
+            let local = forward::forward(means, servers, outbound, record).await?;
             Ok(discovery::answer::from_local(local, merged, &condition))
         }
         Route::Peers(servers) => {
-            outbound.mark_proxied();
-            let start = turn.fetch_add(1, Ordering::Relaxed);
-            let peers = servers.iter_from(start).filter_map(|index| snapshot.upstream(index));
-            let result = forward::forward(pool, peers, outbound, record).await.map_err(RequestError::from);
+            let result =
+                forward::forward(means, chooser.peers(servers), outbound, record).await.map_err(RequestError::from);
             if let Some(info) = info {
                 let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
                 shared.metrics.rerouted(code.as_u16(), info);
             }
             result
         }
+        Route::Unavailable(_) => Err(RequestError::Unaccounted),
     }
 }

@@ -9,13 +9,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::pool::StreamGuard;
+use super::replay::ReplayBody;
 use crate::account::RequestRecord;
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
 pub enum RequestBody {
     /// The client's, streamed.
-    Incoming(Incoming),
+    Client(ReplayBody),
     /// None.
     Empty,
 }
@@ -127,21 +128,21 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
-            RequestBody::Incoming(body) => Pin::new(body).poll_frame(cx),
+            RequestBody::Client(body) => Pin::new(body).poll_frame(cx),
             RequestBody::Empty => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            RequestBody::Incoming(body) => body.is_end_stream(),
+            RequestBody::Client(body) => body.is_end_stream(),
             RequestBody::Empty => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            RequestBody::Incoming(body) => body.size_hint(),
+            RequestBody::Client(body) => body.size_hint(),
             RequestBody::Empty => SizeHint::with_exact(0),
         }
     }
