@@ -1,4 +1,5 @@
 //! Kills, stops and constrains a worker process and looks at who answers next.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ebpf_support;
 
@@ -29,7 +30,7 @@ fn steering_process() {
     steering.register(&[worker.fd()]).expect("a listener can be registered");
     steering.set_steering(true).expect("the mode word can be written");
     println!("process: steering, {:?}", steering.state().peer_ops);
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_mins(1));
 }
 
 /// What caused an error, first and last lines of a verifier log included.

@@ -66,7 +66,7 @@ impl Server {
         }
         let thread = std::thread::spawn({
             let (listener, state) = (Arc::clone(&listener), Arc::clone(&state));
-            move || serve(name, &listener, &state, heartbeat)
+            move || serve(name, &listener, &state, heartbeat.as_ref())
         });
         Self { listener, state, thread: Some(thread) }
     }
@@ -103,13 +103,13 @@ impl Drop for Server {
     }
 }
 
-fn serve(name: &str, listener: &TcpListener, state: &AtomicU8, heartbeat: Option<Heartbeat>) {
+fn serve(name: &str, listener: &TcpListener, state: &AtomicU8, heartbeat: Option<&Heartbeat>) {
     loop {
         match state.load(Relaxed) {
             STOPPED => return,
             HUNG => {}
             _ => {
-                if let Some(heartbeat) = &heartbeat {
+                if let Some(heartbeat) = heartbeat {
                     heartbeat.beat();
                 }
                 match listener.accept() {
