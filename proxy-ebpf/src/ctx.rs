@@ -220,8 +220,8 @@ pub struct Totals {
 
 /// An IPv6 or v4-mapped address, in the words in which contexts hold it.
 ///
-/// Keys are made from whole words: bytes one by one become a call of memset, whose loop the verifier refuses to
-/// a loader without CAP_PERFMON.
+/// Keys are made from whole words: bytes one by one become a call of memset, whose loop the verifier refuses
+/// to a loader without CAP_PERFMON.
 #[derive(Clone, Copy)]
 pub struct Address {
     pub words: [u32; 4],
