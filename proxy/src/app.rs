@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use crate::accept::{AcceptError, listen};
 use crate::account::Accounts;
 use crate::admin::Admin;
+use crate::asker::Asker;
 use crate::config::{Config, ConfigError, SteeringMode, own_credentials};
 use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
@@ -29,6 +30,7 @@ use crate::identity::x509::User;
 use crate::metrics::Metrics;
 use crate::own_client::{self, OwnClientError};
 use crate::peers::{OwnAddresses, Peers};
+use crate::prober::Prober;
 use crate::readiness::Readiness;
 use crate::serve::{Shared, Worker};
 use crate::steering::{Attachment, Steering, SteeringError, SteeringOptions};
@@ -226,9 +228,17 @@ impl App {
             groups: vec!["system:authenticated".to_owned()],
             ..User::default()
         })?;
+        let asker = Arc::new(Asker::new(Pool::new(self.dialer.clone()), identity));
+        let prober = Prober::new(
+            Arc::clone(&asker),
+            Arc::clone(&self.shared.vitals),
+            Arc::clone(&self.steering),
+            self.shared.local,
+        );
+        tasks.spawn(prober.run(list.clone()));
         let syncer = Syncer::new(
             Arc::clone(&self.shared.snapshot),
-            Fetcher::new(Pool::new(self.dialer.clone()), identity),
+            Fetcher::new(asker),
             Arc::clone(&self.shared.metrics),
             self.shared.local,
             self.config.discovery_interval,

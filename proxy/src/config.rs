@@ -54,6 +54,8 @@ pub struct Config {
     pub bpffs_dir: PathBuf,
     /// cgroup2 folder whose sockets are counted; the proxy's own when absent (`--cgroup`).
     pub cgroup: Option<PathBuf>,
+    /// Whether peers answer while the local API server cannot (`--local-failover`).
+    pub local_failover: bool,
     /// Address of /metrics, /livez and /readyz (`--admin-address`).
     pub admin_address: SocketAddr,
     /// How often the local server and peers are asked what they serve (`--discovery-interval`).

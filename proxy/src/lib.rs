@@ -30,9 +30,11 @@ pub mod account;
 pub mod serve;
 pub mod worker;
 
+pub mod asker;
 pub mod discovery;
 pub mod own_client;
 pub mod peers;
+pub mod prober;
 pub mod upstream;
 pub mod vitals;
 

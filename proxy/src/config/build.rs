@@ -35,6 +35,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         kubeconfig: read.file("kubeconfig"),
         discovery_interval: read.one("discovery-interval", values::interval).unwrap_or(DISCOVERY_INTERVAL),
         mixed_version: read.gate().unwrap_or(true),
+        local_failover: read.one("local-failover", values::boolean).unwrap_or(true),
         admin_address: read.one("admin-address", values::listen_address).unwrap_or(ADMIN_ADDRESS),
         workers: read.one("workers", values::workers).unwrap_or_else(flags::default_workers),
         verbosity: read.one("v", values::verbosity).unwrap_or(0),

@@ -168,6 +168,11 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..manifest("feature-gates", "GATE=BOOL,...", PEERS)
     },
     FlagSpec {
+        help: "true|false: peers answer while the local API server cannot be reached or is not ready; /livez, \
+               /readyz and /healthz stay its own [default: true]",
+        ..one("local-failover", "BOOL", PEERS)
+    },
+    FlagSpec {
         help: "Where /metrics, /livez and /readyz are served, plain HTTP [default: 127.0.0.1:9643]",
         ..one("admin-address", "IP:PORT", SEEN)
     },

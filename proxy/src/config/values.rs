@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use mvproxy_common::MAX_WORKERS;
 
 use super::{LogFormat, PeerAddress, SteeringMode};
 
@@ -107,8 +108,8 @@ pub(super) fn log_format(text: &str) -> Reading<LogFormat> {
 pub(super) fn workers(text: &str) -> Reading<NonZeroUsize> {
     text.parse()
         .ok()
-        .filter(|workers: &NonZeroUsize| workers.get() <= 256)
-        .ok_or("a number of threads from 1 to 256")
+        .filter(|workers: &NonZeroUsize| workers.get() <= MAX_WORKERS as usize)
+        .ok_or("a number of threads from 1 to 16, what the kernel can steer to")
 }
 
 pub(super) fn verbosity(text: &str) -> Reading<u8> {
@@ -221,7 +222,7 @@ mod tests {
         assert!(dialled_address("[::1]:6443").is_ok());
         assert!(port("0").is_err() && port("65536").is_err() && port("6443").is_ok());
         assert!(header_name("X-Remote-Extra-").is_ok() && header_name("X Remote").is_err());
-        assert!(workers("0").is_err() && workers("257").is_err() && workers("4").is_ok());
+        assert!(workers("0").is_err() && workers("17").is_err() && workers("4").is_ok());
         assert!(absolute_path("bpf").is_err() && absolute_path("/sys/fs/bpf").is_ok());
     }
 }
