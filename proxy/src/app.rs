@@ -27,6 +27,7 @@ use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::identity::names::AssertionError;
 use crate::identity::x509::User;
+use crate::limits::Sources;
 use crate::metrics::Metrics;
 use crate::own_client::{self, OwnClientError};
 use crate::peers::{OwnAddresses, Peers};
@@ -96,6 +97,8 @@ pub struct App {
     listeners: Vec<TcpListener>,
     admin: TcpListener,
     dialer: Dialer,
+    /// Taken by the one writer of the snapshot.
+    changed: watch::Sender<()>,
 }
 
 impl App {
@@ -127,6 +130,7 @@ impl App {
         let dialer = Dialer::new(Arc::clone(&tls), config.local_source_ip);
         let drain = CancellationToken::new();
         let vitals = Arc::new(Vitals::default());
+        let changed = watch::Sender::new(());
         let local_failover = config.local_failover;
         let shared = Arc::new(Shared {
             tls,
@@ -137,9 +141,11 @@ impl App {
             local,
             vitals,
             local_failover,
+            sources: Arc::new(Sources::new(config.max_connections_per_source)),
+            changes: changed.subscribe(),
             drain,
         });
-        Ok(Self { config, shared, steering, listeners, admin, dialer })
+        Ok(Self { config, shared, steering, listeners, admin, dialer, changed })
     }
 
     /// Addresses of the workers' listeners.
@@ -182,7 +188,8 @@ impl App {
                 budget: Budget::default(),
                 turn: AtomicUsize::new(number),
             };
-            threads.push(worker::start(number, listener, self.steering.heartbeat(number), worker)?);
+            let limit = (self.config.max_connections.get() as usize).div_ceil(self.config.workers.get());
+            threads.push(worker::start(number, limit, listener, self.steering.heartbeat(number), worker)?);
         }
 
         self.shared.drain.cancelled().await;
@@ -242,12 +249,12 @@ impl App {
             Arc::clone(&self.shared.metrics),
             self.shared.local,
             self.config.discovery_interval,
+            self.changed.clone(),
         );
-        let changes = syncer.changes();
         tasks.spawn(syncer.run(list));
         if self.steering.state().attachment == Attachment::Attached {
             let (steering, snapshot) = (Arc::clone(&self.steering), Arc::clone(&self.shared.snapshot));
-            tasks.spawn(follow_skew(self.config.steering, steering, snapshot, changes));
+            tasks.spawn(follow_skew(self.config.steering, steering, snapshot, self.shared.changes.clone()));
         }
         Ok(tasks)
     }

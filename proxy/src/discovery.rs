@@ -166,7 +166,10 @@ impl Snapshot {
         Self {
             enabled: true,
             upstreams: servers.iter().map(|(upstream, _)| *upstream).collect(),
-            unknown: numbered().filter(|(_, (_, served))| served.is_none()).map(|(number, _)| number).collect(),
+            unknown: numbered()
+                .filter(|(_, (_, served))| served.is_none())
+                .map(|(number, _)| number)
+                .collect(),
             index,
             core: merge::merged(servers, Document::Core),
             groups: merge::merged(servers, Document::Groups),
@@ -211,6 +214,11 @@ impl Snapshot {
     /// The API server behind an index of a [`ServerSet`].
     pub fn upstream(&self, index: usize) -> Option<Upstream> {
         self.upstreams.get(index).copied()
+    }
+
+    /// All API servers, the local one first.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
     }
 
     /// The merged document, where it says more than the local one.

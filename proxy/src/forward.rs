@@ -28,8 +28,8 @@ pub use body::{RequestBody, ResponseBody};
 pub use connect::{ConnectError, Connection, Dialer};
 pub use pool::Pool;
 use replay::{Replay, ReplayBody};
-pub use retry::{Budget, Unanswered};
 use retry::Spare;
+pub use retry::{Budget, Unanswered};
 pub use upgrade::Upgrade;
 
 /// Why a request got no response.
@@ -213,7 +213,7 @@ async fn attempt(
     };
     record.sent_to(upstream);
     let sent = match &mut lease.connection {
-        Connection::Http2(sender) => sender.try_send_request(request).await,
+        Connection::Http2(sender) => sender.requests.try_send_request(request).await,
         Connection::Http1(sender) => {
             to_origin_form(&mut request);
             sender.try_send_request(request).await

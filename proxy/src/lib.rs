@@ -27,6 +27,7 @@ pub mod forward;
 
 pub mod account;
 
+pub mod limits;
 pub mod serve;
 pub mod worker;
 

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -22,11 +23,12 @@ use crate::account::{Accounts, RequestRecord};
 use crate::classify::{self, RequestInfo, classify};
 use crate::discovery::{self, ServerSet, Snapshot};
 use crate::error::{RequestError, chain};
+use crate::forward::choose::Chooser;
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
-use crate::forward::choose::Chooser;
 use crate::forward::{self, Budget, ForwardError, Means, Outbound, Pool, ResponseBody};
 use crate::identity::{self, ClientCertificate, IdentityHeaders, identify};
+use crate::limits::Sources;
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, asks_for_list};
 use crate::route::{Marks, Route, is_about_this_server, route};
@@ -54,6 +56,10 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// Whether peers answer while the local API server cannot be reached (`--local-failover`).
     pub local_failover: bool,
+    /// Connections by source.
+    pub sources: Arc<Sources>,
+    /// Tells that the snapshot was replaced.
+    pub changes: watch::Receiver<()>,
     /// Cancelled when the process drains.
     pub drain: CancellationToken,
 }
@@ -93,6 +99,10 @@ const CLIENT_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::fr
 /// Serves one connection to its end.
 pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
     let address = accepted.client;
+    let Some(_place) = worker.shared.sources.enter(address.ip()) else {
+        debug!(client = %address, "connection refused: its source has too many");
+        return;
+    };
     let tls = worker.shared.tls.load_full();
     match handshake(accepted, &tls).await {
         Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip(), &tls).await,
@@ -204,14 +214,16 @@ async fn answer(
         // Exactly the value that keeps a built-in proxy behind this one from sending it on.
         request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
-    let mut outbound =
-        Outbound::new(request, &identity, &shared.names, client.address, client.certificate.is_front_proxy())?;
+    let mut outbound = Outbound::new(
+        request,
+        &identity,
+        &shared.names,
+        client.address,
+        client.certificate.is_front_proxy(),
+    )?;
     let means = Means { pool, budget, vitals: &shared.vitals };
-    let chooser = Chooser {
-        snapshot: &snapshot,
-        vitals: &shared.vitals,
-        turn: turn.fetch_add(1, Ordering::Relaxed),
-    };
+    let chooser =
+        Chooser { snapshot: &snapshot, vitals: &shared.vitals, turn: turn.fetch_add(1, Ordering::Relaxed) };
     let allowed = |stand_ins| if shared.local_failover { stand_ins } else { ServerSet::default() };
 
     match decision {
@@ -232,8 +244,9 @@ async fn answer(
             Ok(discovery::answer::from_local(local, merged, &condition))
         }
         Route::Peers(servers) => {
-            let result =
-                forward::forward(means, chooser.peers(servers), outbound, record).await.map_err(RequestError::from);
+            let result = forward::forward(means, chooser.peers(servers), outbound, record)
+                .await
+                .map_err(RequestError::from);
             if let Some(info) = info {
                 let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
                 shared.metrics.rerouted(code.as_u16(), info);

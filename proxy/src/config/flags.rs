@@ -177,6 +177,15 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("admin-address", "IP:PORT", SEEN)
     },
     FlagSpec {
+        help: "Connections served at once; while there are more, new ones are left to the API server [default: 20000]",
+        ..one("max-connections", "NUMBER", SEEN)
+    },
+    FlagSpec {
+        help: "Connections of one source address served at once, 0 for any number: a load balancer in front can be \
+               the source of all of them [default: 0]",
+        ..one("max-connections-per-source", "NUMBER", SEEN)
+    },
+    FlagSpec {
         help: "Threads that serve requests [default: the cores, at most 4]",
         ..one("workers", "NUMBER", SEEN)
     },

@@ -1,7 +1,7 @@
 //! Reads single values; every reader's error says what it wants, with an example.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +110,14 @@ pub(super) fn workers(text: &str) -> Reading<NonZeroUsize> {
         .ok()
         .filter(|workers: &NonZeroUsize| workers.get() <= MAX_WORKERS as usize)
         .ok_or("a number of threads from 1 to 16, what the kernel can steer to")
+}
+
+pub(super) fn connections(text: &str) -> Reading<NonZeroU32> {
+    text.parse().map_err(|_| "a number of connections, at least 1")
+}
+
+pub(super) fn number(text: &str) -> Reading<u32> {
+    text.parse().map_err(|_| "a number")
 }
 
 pub(super) fn verbosity(text: &str) -> Reading<u8> {

@@ -45,8 +45,7 @@ struct Servers {
 }
 
 /// Verbs that discovery documents list. Any other (legacy `proxy`, none for unusual methods) is not told apart.
-const VERBS: [&str; 8] =
-    ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
 impl Index {
     /// Adds what server number `server` serves.

@@ -41,7 +41,7 @@ impl ReplayBody {
     /// Puts a client's body on tape.
     pub fn new(source: Incoming) -> (Self, Replay) {
         let hint = source.size_hint();
-        let tape = Tape { source, pieces: Vec::new(), length: 0, torn: false, take: 0, hint: hint.clone() };
+        let tape = Tape { source, pieces: Vec::new(), length: 0, torn: false, take: 0, hint };
         let tape = Arc::new(Mutex::new(tape));
         (Self { tape: Arc::clone(&tape), take: 0, position: 0, hint }, Replay(tape))
     }
@@ -55,7 +55,7 @@ impl Replay {
             return None;
         }
         tape.take += 1;
-        let hint = tape.hint.clone();
+        let hint = tape.hint;
         Some(ReplayBody { tape: Arc::clone(&self.0), take: tape.take, position: 0, hint })
     }
 }
@@ -99,7 +99,7 @@ impl Body for ReplayBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.position == 0 { self.hint.clone() } else { SizeHint::default() }
+        if self.position == 0 { self.hint } else { SizeHint::default() }
     }
 }
 

@@ -48,7 +48,9 @@ impl Unanswered {
 /// Whether the server said that it did not process the request (RFC 9113 sections 6.8 and 8.7): its stream came after the
 /// last one of a graceful GOAWAY, or was refused.
 pub fn is_unprocessed(error: &hyper::Error) -> bool {
-    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
+        return false;
+    };
     let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (graceful || refused)
@@ -76,7 +78,8 @@ impl Spare {
     /// The request once more, where sending it again cannot have an effect twice: the server did not process it, or it is
     /// safe and the budget allows.
     pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
-        if !is_unprocessed(error) && !(self.safe && budget.withdraw()) {
+        let allowed = is_unprocessed(error) || (self.safe && budget.withdraw());
+        if !allowed {
             return None;
         }
         let body = match &self.body {
