@@ -1,9 +1,29 @@
 //! Turns flags, a `--config` file and a kube-apiserver manifest into one checked [`Config`].
+//!
+//! A value is taken from the first place that has it: command line, `--config` file, `--apiserver-manifest`,
+//! default. Mistakes of all places are collected and reported together.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use self::error::ConfigError;
+pub use self::origin::{Flag, Origin, Origins};
+pub use self::own::own_credentials;
+
+mod build;
+mod command_line;
+mod error;
+mod file;
+mod flags;
+mod manifest;
+mod nearest;
+mod origin;
+mod own;
+mod sources;
+mod values;
 
 /// Everything `mvproxy run` needs to know, checked.
 #[derive(Clone, Debug)]
@@ -45,6 +65,10 @@ pub struct Config {
     pub mixed_version: bool,
     /// klog verbosity (`-v`).
     pub verbosity: u8,
+    /// Shape of log lines (`--logging-format`).
+    pub log_format: LogFormat,
+    /// Where each value that is not a default was written, for errors that name it.
+    pub origins: Origins,
 }
 
 /// The files that [`crate::credentials::Credentials`] is loaded from.
@@ -102,3 +126,59 @@ pub enum SteeringMode {
     /// Never; clients reach the proxy on its own listener.
     Off,
 }
+
+/// Shape of log lines, as kube-apiserver's `--logging-format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text per event; the default.
+    #[default]
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// `mvproxy run`.
+    Run(Box<Config>),
+    /// Help or version text to print; it knows its own stream and exit code.
+    Show(clap::Error),
+}
+
+/// Why a command line, with the files it names, is no configuration.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Every mistake found: first of the command line as such, then of the files, then of the values.
+    pub mistakes: Vec<ConfigError>,
+    /// The configuration with defaults in place of what is wrong and empty file names in place of what is
+    /// missing, so that a caller can look for more mistakes in the files that were named.
+    pub draft: Option<Box<Config>>,
+}
+
+/// Reads a whole command line, program name first, and the files it names.
+///
+/// # Errors
+/// [`Rejected`] lists all mistakes at once.
+pub fn parse<I>(args: I) -> Result<Invocation, Rejected>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString>,
+{
+    let args = args.into_iter().map(Into::into).collect();
+    let (on_command_line, mut mistakes) = match command_line::read(args) {
+        command_line::Outcome::Run { source, mistakes } => (source, mistakes),
+        command_line::Outcome::Show(text) => return Ok(Invocation::Show(text)),
+        command_line::Outcome::Unusable(mistakes) => return Err(Rejected { mistakes, draft: None }),
+    };
+    let sources = sources::gather(on_command_line, &mut mistakes);
+    let config = Box::new(build::build(&sources, &mut mistakes));
+    if mistakes.is_empty() {
+        Ok(Invocation::Run(config))
+    } else {
+        Err(Rejected { mistakes, draft: Some(config) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,86 @@
-fn main(){}
+//! Runs `mvproxy`: command line to configuration, to credentials, to the running proxy.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use mvproxy::app::{self, AppError};
+use mvproxy::config::{self, Config, Invocation, Rejected};
+use mvproxy::credentials::Credentials;
+use mvproxy::logging;
+
+/// What stands in the way is the environment: a port, a privilege, the kernel.
+const ENVIRONMENT: u8 = 1;
+/// What stands in the way is the configuration.
+const CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match config::parse(std::env::args_os()) {
+        Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Show(text)) => return show(&text),
+        Err(rejected) => return refuse(&all_mistakes(&rejected)),
+    };
+    if let Err(error) = logging::init(&config) {
+        return refuse(&[one_line(&error)]);
+    }
+    let credentials = match Credentials::load(&config) {
+        Ok(credentials) => credentials,
+        Err(mistakes) => return refuse(&lines(&mistakes)),
+    };
+    match run_app(config, &credentials) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mvproxy: error: {}", one_line(&error));
+            ExitCode::from(ENVIRONMENT)
+        }
+    }
+}
+
+/// Hands over to the proxy; returns when it has drained.
+fn run_app(config: Config, credentials: &Credentials) -> Result<(), AppError> {
+    app::run(config, credentials)
+}
+
+/// Prints help or version; clap knows whether that is what was asked for.
+fn show(text: &clap::Error) -> ExitCode {
+    // A closed pipe, as from `mvproxy --help | head`, is no failure.
+    let _ = text.print();
+    ExitCode::from(u8::try_from(text.exit_code()).unwrap_or(CONFIGURATION))
+}
+
+/// The mistakes of the configuration, and those in the files that it does name.
+fn all_mistakes(rejected: &Rejected) -> Vec<String> {
+    let mut all = lines(&rejected.mistakes);
+    if let Some(Err(found)) = rejected.draft.as_deref().map(Credentials::load) {
+        let named =
+            found.iter().filter(|mistake| mistake.file().is_none_or(|file| !file.as_os_str().is_empty()));
+        let more: Vec<String> =
+            named.map(|mistake| one_line(mistake)).filter(|line| !all.contains(line)).collect();
+        all.extend(more);
+    }
+    all
+}
+
+fn refuse(mistakes: &[String]) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("mvproxy: error: {mistake}");
+    }
+    ExitCode::from(CONFIGURATION)
+}
+
+fn lines<E: Error>(errors: &[E]) -> Vec<String> {
+    errors.iter().map(|error| one_line(error)).collect()
+}
+
+/// The error and its causes, each once: some libraries' errors already contain their cause's text.
+fn one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}

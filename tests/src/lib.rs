@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a panic is how a test fails"))]
 
 pub mod client;
+pub mod netns;
 pub mod pki;
 pub mod standin;
 pub mod store;

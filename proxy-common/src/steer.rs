@@ -1,0 +1,105 @@
+//! Lays out the maps that decide whether and where a new connection is steered.
+
+/// Value of [`SteerMode::mode`]: every connection goes to the API server.
+pub const MODE_PASS: u32 = 0;
+/// Value of [`SteerMode::mode`]: connections on steered ports go to a live worker.
+pub const MODE_STEER: u32 = 1;
+
+/// The switch in `STEER_MODE`; an operator may write it with `bpftool map update`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteerMode {
+    /// [`MODE_PASS`] or [`MODE_STEER`].
+    pub mode: u32,
+}
+
+/// The parameters in `STEER_CONFIG`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteerConfig {
+    /// [`crate::ABI_VERSION`] of whoever wrote the maps; 0 in a map that was just created.
+    pub abi_version: u32,
+    /// Slots of `STEER_SOCKETS` that are used, at most [`crate::MAX_WORKERS`].
+    pub workers: u32,
+    /// Age in nanoseconds from which a heartbeat counts as that of a hung worker.
+    pub stale_after_ns: u64,
+}
+
+/// A worker's entry in `HEARTBEATS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// `CLOCK_BOOTTIME` in nanoseconds when the worker last turned its accept loop.
+    pub boot_ns: u64,
+}
+
+/// A key of `EXEMPT`: a source address whose connections are never steered.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SourceKey {
+    /// IPv6 address in network order; IPv4 as v4-mapped.
+    pub addr: [u8; 16],
+}
+
+/// What the steering program decided, one value per CPU in `STEER_STATS`.
+///
+/// Every lookup adds one to exactly one of the fields from `steered` to `refused`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteerStats {
+    /// Handed to a worker.
+    pub steered: u64,
+    /// Another port or protocol.
+    pub other_port: u64,
+    /// From an exempt source.
+    pub exempt: u64,
+    /// The mode word says pass.
+    pub mode_pass: u64,
+    /// No worker had a fresh heartbeat, though one had a listener.
+    pub stale: u64,
+    /// No slot held a listener.
+    pub no_listener: u64,
+    /// The kernel refused every live listener, such as an IPv6-only one for an IPv4 client.
+    pub refused: u64,
+    /// The maps were written by a release with other layouts.
+    pub other_abi: u64,
+    /// Of `steered`: not the first choice, because that worker was hung or gone.
+    pub taken_over: u64,
+    /// `CLOCK_BOOTTIME` in nanoseconds of the last log line from this CPU.
+    pub logged_ns: u64,
+}
+
+impl SteerStats {
+    /// Adds another CPU's counts; of `logged_ns` the latest is kept.
+    pub fn add(&mut self, other: &Self) {
+        self.steered += other.steered;
+        self.other_port += other.other_port;
+        self.exempt += other.exempt;
+        self.mode_pass += other.mode_pass;
+        self.stale += other.stale;
+        self.no_listener += other.no_listener;
+        self.refused += other.refused;
+        self.other_abi += other.other_abi;
+        self.taken_over += other.taken_over;
+        self.logged_ns = self.logged_ns.max(other.logged_ns);
+    }
+
+    /// Connections on a steered port that went to the API server although steering was on and the source was
+    /// not exempt.
+    pub fn failed_open(&self) -> u64 {
+        self.stale + self.no_listener + self.refused + self.other_abi
+    }
+}
+
+/// The v4-mapped form (RFC 4291, 2.5.5.2) of an IPv4 address given in network order.
+pub const fn v4_mapped(ip: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ip[0], ip[1], ip[2], ip[3]]
+}
+
+const _: () = {
+    assert!(size_of::<SteerMode>() == 4);
+    assert!(size_of::<SteerConfig>() == 16);
+    assert!(size_of::<Heartbeat>() == 8);
+    assert!(size_of::<SourceKey>() == 16);
+    assert!(size_of::<SteerStats>() == 80);
+};

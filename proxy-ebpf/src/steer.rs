@@ -1,0 +1,181 @@
+//! Decides which worker's listener gets a new connection; in doubt none, which means the API server.
+
+use aya_log_ebpf::warn;
+use mvproxy_common::{ABI_VERSION, MAX_WORKERS, MODE_STEER, SteerConfig, SteerStats};
+
+use crate::ctx::{Address, Lookup, boot_ns};
+use crate::maps::{EXEMPT, HEARTBEATS, STEER_CONFIG, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_STATS};
+
+/// What became of a lookup; every variant is one counter of [`SteerStats`].
+enum Verdict {
+    Steered { taken_over: bool },
+    OtherPort,
+    Exempt,
+    ModePass,
+    Stale,
+    NoListener,
+    Refused,
+    OtherAbi,
+}
+
+/// Steers one connection and counts the verdict.
+#[inline(always)]
+pub fn steer(lookup: &Lookup) {
+    let verdict = decide(lookup);
+    if let Some(stats) = STEER_STATS.get_ptr_mut(0) {
+        // SAFETY: a per-CPU value; the kernel runs the program to its end on one CPU.
+        account(unsafe { &mut *stats }, &verdict, lookup);
+    }
+}
+
+#[inline(always)]
+fn decide(lookup: &Lookup) -> Verdict {
+    // SAFETY: of the maps below only whether a key exists is used, so nothing can change under a reference.
+    let is_steered = |port: u16| unsafe { STEER_PORTS.get(port).is_some() };
+    // SAFETY: as above.
+    let is_exempt = |source: Address| unsafe { EXEMPT.get(source.source_key()).is_some() };
+
+    if !lookup.is_tcp() || !is_steered(lookup.local_port()) {
+        return Verdict::OtherPort;
+    }
+    let source = lookup.source();
+    if is_exempt(source) {
+        return Verdict::Exempt;
+    }
+    if STEER_MODE.get(0).is_none_or(|word| word.mode != MODE_STEER) {
+        return Verdict::ModePass;
+    }
+    match STEER_CONFIG.get(0) {
+        Some(config) if config.abi_version == ABI_VERSION => pick_worker(lookup, source, config),
+        _ => Verdict::OtherAbi,
+    }
+}
+
+/// Starts at a worker given by the client's address and takes the first that lives.
+///
+/// Unrolled by hand: for a loader without `CAP_PERFMON` the verifier also follows mispredicted branches, and on
+/// those a loop has no end.
+#[inline(always)]
+fn pick_worker(lookup: &Lookup, source: Address, config: &SteerConfig) -> Verdict {
+    let mut choice = Choice {
+        workers: config.workers,
+        stale_after_ns: config.stale_after_ns,
+        now: boot_ns(),
+        next: hash(source, lookup.source_port_be()),
+        turn: 0,
+        miss: Verdict::NoListener,
+    };
+    macro_rules! turns {
+        ($($turn:literal)+) => {
+            const { assert!([$($turn),+].len() == MAX_WORKERS as usize) };
+            $(if choice.try_next(lookup) {
+                return Verdict::Steered { taken_over: $turn > 0 };
+            })+
+        };
+    }
+    turns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    choice.miss
+}
+
+/// The search for a worker.
+struct Choice {
+    workers: u32,
+    stale_after_ns: u64,
+    now: u64,
+    /// The worker whose turn it is, modulo `workers`.
+    next: u32,
+    turn: u32,
+    /// What it will be if no worker is found.
+    miss: Verdict,
+}
+
+impl Choice {
+    /// Tries the next worker; does nothing once every worker had its turn.
+    #[inline(always)]
+    fn try_next(&mut self, lookup: &Lookup) -> bool {
+        if self.turn >= self.workers {
+            return false;
+        }
+        let worker = self.next.wrapping_add(self.turn) % self.workers;
+        self.turn += 1;
+        let Some(socket) = STEER_SOCKETS.socket(worker) else { return false };
+        if !is_fresh(worker, self.now, self.stale_after_ns) {
+            self.miss = Verdict::Stale;
+            return false;
+        }
+        if !lookup.assign(&socket) {
+            self.miss = Verdict::Refused;
+            return false;
+        }
+        true
+    }
+}
+
+#[inline(always)]
+fn is_fresh(worker: u32, now: u64, stale_after_ns: u64) -> bool {
+    HEARTBEATS.get_ptr(worker).is_some_and(|beat| {
+        // SAFETY: an array value never goes away; volatile because the proxy writes it at any time.
+        let boot_ns = unsafe { (&raw const (*beat).boot_ns).read_volatile() };
+        // The worker may have written after `now` was read.
+        now.saturating_sub(boot_ns) < stale_after_ns
+    })
+}
+
+/// Spreads clients over workers: the multiplicative hash of Knuth, folded so that low bits depend on all.
+#[inline(always)]
+fn hash(source: Address, port_be: u16) -> u32 {
+    const GOLDEN_RATIO: u32 = 0x9e37_79b1;
+    let mix = |hash: u32, word: u32| {
+        let hash = (hash ^ word).wrapping_mul(GOLDEN_RATIO);
+        hash ^ (hash >> 15)
+    };
+    let [a, b, c, d] = source.words;
+    mix(mix(mix(mix(u32::from(port_be), a), b), c), d)
+}
+
+#[inline(always)]
+fn account(stats: &mut SteerStats, verdict: &Verdict, lookup: &Lookup) {
+    match verdict {
+        Verdict::Steered { taken_over } => {
+            stats.steered += 1;
+            stats.taken_over += u64::from(*taken_over);
+        }
+        Verdict::OtherPort => stats.other_port += 1,
+        Verdict::Exempt => stats.exempt += 1,
+        Verdict::ModePass => stats.mode_pass += 1,
+        Verdict::NoListener => stats.no_listener += 1,
+        Verdict::Stale => {
+            stats.stale += 1;
+            if may_log(stats) {
+                warn!(lookup.raw(), "no worker has a fresh heartbeat; connections go to the API server");
+            }
+        }
+        Verdict::Refused => {
+            stats.refused += 1;
+            if may_log(stats) {
+                warn!(
+                    lookup.raw(),
+                    "no listener fits the client's address family; it goes to the API server"
+                );
+            }
+        }
+        Verdict::OtherAbi => {
+            stats.other_abi += 1;
+            if may_log(stats) {
+                warn!(lookup.raw(), "maps have another layout; connections go to the API server");
+            }
+        }
+    }
+}
+
+/// At most one line per second and CPU, however many clients connect.
+#[inline(always)]
+fn may_log(stats: &mut SteerStats) -> bool {
+    const EVERY_NS: u64 = 1_000_000_000;
+    let now = boot_ns();
+    let due = now.saturating_sub(stats.logged_ns) >= EVERY_NS;
+    if due {
+        stats.logged_ns = now;
+    }
+    due
+}

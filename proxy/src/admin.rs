@@ -1,0 +1,98 @@
+//! Serves /metrics, /livez and /readyz on the admin address.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use crate::metrics::Metrics;
+use crate::readiness::{Audience, Readiness};
+
+/// Scrapes at once; more wait.
+const CONNECTIONS: usize = 16;
+
+/// What the admin endpoints read.
+#[derive(Debug)]
+pub struct Admin {
+    /// For /metrics.
+    pub metrics: Arc<Metrics>,
+    /// For /readyz.
+    pub readiness: Readiness,
+}
+
+impl Admin {
+    /// Serves until the task is dropped.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            let io = match listener.accept().await {
+                Ok((io, _)) => io,
+                Err(error) => {
+                    debug!(%error, "admin connection not accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let admin = Arc::clone(&self);
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let answer = admin.answer(&request);
+                    async { Ok::<_, Infallible>(answer) }
+                });
+                let served = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(TokioIo::new(io), service);
+                if let Err(error) = served.await {
+                    debug!(%error, "admin connection ended");
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let verbose = crate::readiness::asks_for_list("/readyz", request.uri().query());
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok"),
+            "/readyz" => {
+                let ready = self.readiness.is_ready();
+                let status = if ready { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+                if ready && !verbose {
+                    return text(status, "ok");
+                }
+                let verdict = if ready { "passed" } else { "failed" };
+                text(status, format!("{}readyz check {verdict}\n", self.readiness.lines(Audience::Operator)))
+            }
+            "/metrics" => match self.metrics.encode() {
+                Ok(metrics) => {
+                    let mut response = text(StatusCode::OK, metrics);
+                    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
+                    response
+                }
+                Err(error) => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics not encoded: {error}\n"))
+                }
+            },
+            _ => text(StatusCode::NOT_FOUND, "not found; try /metrics, /livez or /readyz?verbose\n"),
+        }
+    }
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,321 @@
+//! Puts the parts together; the only file that knows all of them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::accept::{AcceptError, listen};
+use crate::account::Accounts;
+use crate::admin::Admin;
+use crate::config::{Config, ConfigError, SteeringMode, own_credentials};
+use crate::credentials::Credentials;
+use crate::discovery::Snapshot;
+use crate::discovery::fetch::Fetcher;
+use crate::discovery::sync::Syncer;
+use crate::error::chain;
+use crate::forward::{Dialer, Pool};
+use crate::identity::IdentityHeaders;
+use crate::identity::names::AssertionError;
+use crate::identity::x509::User;
+use crate::metrics::Metrics;
+use crate::own_client::{self, OwnClientError};
+use crate::peers::{OwnAddresses, Peers};
+use crate::readiness::Readiness;
+use crate::serve::{Shared, Worker};
+use crate::steering::{Attachment, Steering, SteeringError, SteeringOptions};
+use crate::tls::{TlsContext, TlsError};
+use crate::upstream::{Role, Upstream};
+use crate::worker;
+
+/// A worker that has not served for this long is passed over by the kernel.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+
+/// Why the proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A configured header name is not one.
+    #[error("--requestheader-*: a header name is not valid")]
+    HeaderName(#[from] http::header::InvalidHeaderName),
+    /// The proxy cannot assert its own name.
+    #[error("--requestheader-*: the proxy cannot assert its own identity")]
+    OwnIdentity(#[from] AssertionError),
+    /// The listener cannot be opened.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// The admin listener cannot be opened.
+    #[error("--admin-address: cannot listen on {address}; choose another address")]
+    Admin {
+        /// Address.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Steering was demanded and cannot be had.
+    #[error("--steering={mode}: steering is not possible; mend that, or run with --steering=auto or off")]
+    Steering {
+        /// Mode.
+        mode: &'static str,
+        /// Cause.
+        source: Box<SteeringError>,
+    },
+    /// The listeners cannot be put into the kernel's map.
+    #[error("the listeners cannot be registered for steering")]
+    Register(#[source] Box<SteeringError>),
+    /// The proxy's own credentials are unusable.
+    #[error(transparent)]
+    OwnCredentials(#[from] ConfigError),
+    /// No client for the local API server can be made of them.
+    #[error("--kubeconfig: no client can be made of the credentials")]
+    OwnClient(#[from] OwnClientError),
+    /// A runtime, thread or signal handler cannot be had.
+    #[error("the process cannot start its threads")]
+    Process(#[from] io::Error),
+}
+
+/// A proxy that listens and has everything it needs, but does not serve yet.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    shared: Arc<Shared>,
+    steering: Arc<Steering>,
+    listeners: Vec<TcpListener>,
+    admin: TcpListener,
+    dialer: Dialer,
+}
+
+impl App {
+    /// Opens sockets and kernel objects.
+    ///
+    /// # Errors
+    /// See [`AppError`]; each names the flag.
+    pub fn bind(config: Config, credentials: &Credentials) -> Result<Self, AppError> {
+        let tls = Arc::new(ArcSwap::from_pointee(TlsContext::new(credentials)?));
+        let names = IdentityHeaders::new(&config.request_header)?;
+        let workers = config.workers.get();
+        let share_port = config.listen.port() != 0;
+        let listeners =
+            (0..workers).map(|_| listen(config.listen, share_port)).collect::<Result<Vec<_>, _>>()?;
+        let admin = TcpListener::bind(config.admin_address)
+            .map_err(|source| AppError::Admin { address: config.admin_address, source })?;
+        admin.set_nonblocking(true)?;
+
+        let steering = Arc::new(open_steering(&config)?);
+        let fds: Vec<_> = listeners.iter().map(|listener| listener.as_fd()).collect();
+        steering.register(&fds).map_err(|source| AppError::Register(Box::new(source)))?;
+        let slot = steering.counters().slot(config.local_apiserver);
+        let local = Upstream { address: config.local_apiserver, role: Role::Local, slot };
+
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::disabled(local)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&steering), Arc::clone(&snapshot)));
+        let wanted = config.mixed_version && config.steering != SteeringMode::Off;
+        let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted);
+        let dialer = Dialer::new(Arc::clone(&tls), config.local_source_ip);
+        let drain = CancellationToken::new();
+        let shared = Arc::new(Shared { tls, names, snapshot, metrics, readiness, local, drain });
+        Ok(Self { config, shared, steering, listeners, admin, dialer })
+    }
+
+    /// Addresses of the workers' listeners.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Address of /metrics and /readyz.
+    ///
+    /// # Errors
+    /// Never for a bound socket.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Cancelling it drains the proxy.
+    pub fn drain_token(&self) -> CancellationToken {
+        self.shared.drain.clone()
+    }
+
+    /// Serves until drained.
+    ///
+    /// # Errors
+    /// When threads cannot be started or the proxy's own credentials are unusable.
+    pub async fn serve(self) -> Result<(), AppError> {
+        for address in self.addresses() {
+            info!(%address, "serving");
+        }
+        let tasks = self.start_discovery()?;
+        let admin =
+            Admin { metrics: Arc::clone(&self.shared.metrics), readiness: self.shared.readiness.clone() };
+        let admin = tokio::spawn(Arc::new(admin).serve(tokio::net::TcpListener::from_std(self.admin)?));
+
+        let mut threads = Vec::new();
+        for (number, listener) in self.listeners.into_iter().enumerate() {
+            let worker = Worker {
+                shared: Arc::clone(&self.shared),
+                pool: Pool::new(self.dialer.clone()),
+                accounts: Accounts::new(self.steering.counters(), number),
+                turn: AtomicUsize::new(number),
+            };
+            threads.push(worker::start(number, listener, self.steering.heartbeat(number), worker)?);
+        }
+
+        self.shared.drain.cancelled().await;
+        info!("draining: new connections go to the API server");
+        self.steering.release();
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(join)).await;
+        admin.abort();
+        drop(tasks);
+        ended.map_err(io::Error::other)?.map_err(AppError::from)
+    }
+
+    /// Starts what keeps the snapshot true and what follows it.
+    fn start_discovery(&self) -> Result<tokio::task::JoinSet<()>, AppError> {
+        let mut tasks = tokio::task::JoinSet::new();
+        if !self.config.mixed_version {
+            warn!(
+                "--feature-gates: UnknownVersionInteroperabilityProxy=false: nothing is rerouted, merged or steered"
+            );
+            return Ok(tasks);
+        }
+        let own = OwnAddresses::new(
+            self.config.secure_port,
+            self.config.peer_advertise_ip,
+            self.config.peer_advertise_port,
+        );
+        let peers = Peers::new(self.steering.counters(), own);
+        let list = peers.subscribe();
+        if self.config.peers.is_empty() {
+            match own_credentials(&self.config)? {
+                Some(credentials) => {
+                    let client = own_client::client(credentials, self.config.local_source_ip)?;
+                    tasks.spawn(peers.follow_endpoint_slices(client));
+                }
+                None => {
+                    warn!("no credentials to read EndpointSlices with and no --peers: there are no peers");
+                }
+            }
+        } else {
+            tasks.spawn(peers.follow_static(self.config.peers.clone()));
+        }
+        let identity = self.shared.names.assertion_of(&User {
+            name: "system:mixed-version-proxy".to_owned(),
+            groups: vec!["system:authenticated".to_owned()],
+            ..User::default()
+        })?;
+        let syncer = Syncer::new(
+            Arc::clone(&self.shared.snapshot),
+            Fetcher::new(Pool::new(self.dialer.clone()), identity),
+            Arc::clone(&self.shared.metrics),
+            self.shared.local,
+            self.config.discovery_interval,
+        );
+        let changes = syncer.changes();
+        tasks.spawn(syncer.run(list));
+        if self.steering.state().attachment == Attachment::Attached {
+            let (steering, snapshot) = (Arc::clone(&self.steering), Arc::clone(&self.shared.snapshot));
+            tasks.spawn(follow_skew(self.config.steering, steering, snapshot, changes));
+        }
+        Ok(tasks)
+    }
+}
+
+/// Runs the proxy until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`AppError`].
+pub fn run(config: Config, credentials: &Credentials) -> Result<(), AppError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let app = App::bind(config, credentials)?;
+        let drain = app.drain_token();
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        tokio::spawn(async move {
+            for _ in 0..2 {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if drain.is_cancelled() {
+                    warn!("second signal: leaving without waiting for open requests");
+                    std::process::exit(1);
+                }
+                drain.cancel();
+            }
+        });
+        app.serve().await
+    })
+}
+
+fn open_steering(config: &Config) -> Result<Steering, AppError> {
+    let mode = match config.steering {
+        _ if !config.mixed_version => return Ok(Steering::off("switched off by feature gate")),
+        SteeringMode::Off => return Ok(Steering::off("--steering=off")),
+        SteeringMode::Auto => None,
+        SteeringMode::Always => Some("always"),
+        SteeringMode::OnSkew => Some("on-skew"),
+    };
+    let options = SteeringOptions {
+        bpffs_dir: config.bpffs_dir.clone(),
+        secure_port: config.secure_port,
+        local_source_ip: config.local_source_ip,
+        cgroup: config.cgroup.clone(),
+        stale_after: STALE_AFTER,
+        workers: config.workers.get(),
+    };
+    match (Steering::open(&options), mode) {
+        (Ok(steering), _) => Ok(steering),
+        (Err(source), Some(mode)) => Err(AppError::Steering { mode, source: Box::new(source) }),
+        (Err(source), None) => {
+            let reason = chain(&source);
+            warn!(reason, "running unsteered: clients reach the proxy on its own listener only");
+            Ok(Steering::off(reason))
+        }
+    }
+}
+
+/// Steers once the local server is known, or only while there is skew.
+async fn follow_skew(
+    mode: SteeringMode,
+    steering: Arc<Steering>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    mut changes: watch::Receiver<()>,
+) {
+    let mut steers = false;
+    loop {
+        let wanted = {
+            let snapshot = snapshot.load();
+            match mode {
+                SteeringMode::Auto | SteeringMode::Always => snapshot.local_is_known(),
+                SteeringMode::OnSkew => snapshot.is_skewed(),
+                SteeringMode::Off => false,
+            }
+        };
+        if wanted != steers {
+            match steering.set_steering(wanted) {
+                Ok(()) => {
+                    steers = wanted;
+                    info!(steers, "steering");
+                }
+                Err(source) => error!(error = chain(&source), "steering not switched"),
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread.join().map_err(|_| io::Error::other("a worker thread panicked"))?
+}

@@ -1,0 +1,244 @@
+//! What every API server serves, as the one value that routing reads.
+
+use std::fmt;
+
+use hashbrown::{Equivalent, HashMap};
+use http::HeaderValue;
+
+use crate::upstream::Upstream;
+
+pub mod accept;
+pub mod answer;
+pub mod document;
+pub mod fetch;
+pub mod merge;
+pub mod sync;
+
+use document::GroupList;
+
+/// Which of the two aggregated discovery documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Document {
+    /// `/api`: the core group.
+    Core,
+    /// `/apis`: all named groups.
+    Groups,
+}
+
+impl Document {
+    /// Both, in the order they are fetched.
+    pub const ALL: [Document; 2] = [Document::Core, Document::Groups];
+
+    /// Its path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Document::Core => "/api",
+            Document::Groups => "/apis",
+        }
+    }
+}
+
+/// A set of API servers of one snapshot: bit 0 is the local one, bit n the n-th peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerSet(u64);
+
+impl ServerSet {
+    /// Servers one snapshot can hold, the local one included.
+    pub const CAPACITY: usize = 64;
+    const LOCAL: u64 = 1;
+
+    fn with(self, index: usize) -> Self {
+        Self(self.0 | 1 << index)
+    }
+
+    /// Whether the local server is in the set.
+    pub fn has_local(self) -> bool {
+        self.0 & Self::LOCAL != 0
+    }
+
+    /// Whether nobody is in the set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Indices of the members, beginning with the one at or after `start` and wrapping around.
+    pub fn iter_from(self, start: usize) -> impl Iterator<Item = usize> {
+        let start = u32::try_from(start % Self::CAPACITY).unwrap_or_default();
+        let mut bits = self.0.rotate_right(start);
+        std::iter::from_fn(move || {
+            let next = bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+            (next < 64).then(|| ((next + start) % 64) as usize)
+        })
+    }
+}
+
+impl FromIterator<usize> for ServerSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(indices: I) -> Self {
+        indices.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+/// What all API servers serve at one moment. Written by [`sync::Syncer`] only; a request loads it once.
+#[derive(Default)]
+pub struct Snapshot {
+    enabled: bool,
+    upstreams: Vec<Upstream>,
+    local_is_known: bool,
+    index: HashMap<Key, ServerSet>,
+    core: Option<Merged>,
+    groups: Option<Merged>,
+}
+
+/// A merged document, ready to be served.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// Aggregated v2 JSON.
+    pub json: bytes::Bytes,
+    /// Its tag, computed as kube-apiserver computes it: equal content has an equal tag on every node.
+    pub etag: HeaderValue,
+    /// The local server's own tag of this document: asking with it costs the local server a 304.
+    pub local_etag: Option<HeaderValue>,
+}
+
+/// What one API server serves.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// `/api`.
+    pub core: Part,
+    /// `/apis`.
+    pub groups: Part,
+    /// `gitVersion`, for telling which server is newer.
+    pub version: String,
+}
+
+/// One document of one server.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Content.
+    pub list: GroupList,
+    /// The server's tag.
+    pub etag: Option<HeaderValue>,
+}
+
+impl Served {
+    /// One of the two documents.
+    pub fn part(&self, document: Document) -> &Part {
+        match document {
+            Document::Core => &self.core,
+            Document::Groups => &self.groups,
+        }
+    }
+}
+
+/// A resource that some server serves.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    group: Box<str>,
+    version: Box<str>,
+    resource: Box<str>,
+}
+
+/// The same, borrowed from a request path: looked up without allocating.
+#[derive(PartialEq, Eq, Hash)]
+struct KeyRef<'a> {
+    group: &'a str,
+    version: &'a str,
+    resource: &'a str,
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self.group == *key.group && *self.version == *key.version && *self.resource == *key.resource
+    }
+}
+
+impl Snapshot {
+    /// A snapshot of the local server and its peers. `servers[0]` is the local one; `None` is a server that never answered.
+    pub fn new(servers: &[(Upstream, Option<&Served>)]) -> Self {
+        let mut index: HashMap<Key, ServerSet> = HashMap::new();
+        for (number, (_, served)) in servers.iter().enumerate().take(ServerSet::CAPACITY) {
+            for (group, version, resource) in served.iter().flat_map(|served| served.resources()) {
+                let key = Key { group: group.into(), version: version.into(), resource: resource.into() };
+                let set = index.entry(key).or_default();
+                *set = set.with(number);
+            }
+        }
+        Self {
+            enabled: true,
+            upstreams: servers.iter().map(|(upstream, _)| *upstream).collect(),
+            local_is_known: servers.first().is_some_and(|(_, served)| served.is_some()),
+            index,
+            core: merge::merged(servers, Document::Core),
+            groups: merge::merged(servers, Document::Groups),
+        }
+    }
+
+    /// A snapshot with which every request is served locally and nothing is merged.
+    pub fn disabled(local: Upstream) -> Self {
+        Self { upstreams: vec![local], ..Self::default() }
+    }
+
+    /// Whether the proxy reroutes at all.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Whether the local server's resources are known.
+    pub fn local_is_known(&self) -> bool {
+        self.local_is_known
+    }
+
+    /// Who serves a resource.
+    pub fn servers_of(&self, group: &str, version: &str, resource: &str) -> ServerSet {
+        self.index.get(&KeyRef { group, version, resource }).copied().unwrap_or_default()
+    }
+
+    /// The API server behind an index of a [`ServerSet`].
+    pub fn upstream(&self, index: usize) -> Option<Upstream> {
+        self.upstreams.get(index).copied()
+    }
+
+    /// The merged document, where it says more than the local one.
+    pub fn merged(&self, document: Document) -> Option<&Merged> {
+        match document {
+            Document::Core => self.core.as_ref(),
+            Document::Groups => self.groups.as_ref(),
+        }
+    }
+
+    /// Whether some peer serves what the local server does not.
+    pub fn is_skewed(&self) -> bool {
+        self.local_is_known && self.index.values().any(|servers| !servers.has_local())
+    }
+
+    /// Number of peers.
+    pub fn peers(&self) -> usize {
+        self.upstreams.len().saturating_sub(1)
+    }
+
+    /// Number of (group, version, resource) that some server serves.
+    pub fn resources(&self) -> usize {
+        self.index.len()
+    }
+}
+
+impl Served {
+    fn resources(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        Document::ALL.into_iter().flat_map(|document| self.part(document).list.resources())
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("enabled", &self.enabled)
+            .field("upstreams", &self.upstreams)
+            .field("local_is_known", &self.local_is_known)
+            .field("resources", &self.index.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

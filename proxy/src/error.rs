@@ -1,0 +1,110 @@
+//! Maps every error a request can meet to what the client gets, how it is counted, and whose fault it is.
+
+use http::StatusCode;
+
+use crate::forward::ForwardError;
+use crate::identity::IdentityError;
+use crate::status::Failure;
+
+/// Any error of one request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The request has no identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// No upstream answered.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The request target has no path, as in CONNECT.
+    #[error("the request target has no path")]
+    NoPath,
+}
+
+/// Who caused an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client.
+    Client,
+    /// The local API server or a peer.
+    Upstream,
+}
+
+impl RequestError {
+    /// What the client gets.
+    pub fn failure(&self) -> Failure {
+        match self {
+            RequestError::Identity(
+                IdentityError::UnverifiedCertificate | IdentityError::FrontProxyWithoutUser,
+            ) => Failure {
+                code: StatusCode::UNAUTHORIZED,
+                reason: "Unauthorized",
+                message: "Unauthorized",
+                retry_after: None,
+            },
+            RequestError::Forward(ForwardError::NotReached { .. }) => Failure {
+                code: StatusCode::SERVICE_UNAVAILABLE,
+                reason: "ServiceUnavailable",
+                message: "no API server that serves the resource could be reached",
+                retry_after: Some(1),
+            },
+            RequestError::Forward(ForwardError::NoPeer) => Failure {
+                code: StatusCode::SERVICE_UNAVAILABLE,
+                reason: "ServiceUnavailable",
+                message: "the API server that serves the resource is not known any more",
+                retry_after: Some(1),
+            },
+            RequestError::Forward(ForwardError::Broken { .. }) => Failure {
+                code: StatusCode::BAD_GATEWAY,
+                reason: "InternalError",
+                message: "the API server broke off before it answered; the request may have had an effect",
+                retry_after: None,
+            },
+            RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => Failure {
+                code: StatusCode::BAD_REQUEST,
+                reason: "BadRequest",
+                message: "the request target is not valid",
+                retry_after: None,
+            },
+        }
+    }
+
+    /// The label it counts under.
+    pub fn label(&self) -> &'static str {
+        match self {
+            RequestError::Identity(IdentityError::UnverifiedCertificate) => "unverified_certificate",
+            RequestError::Identity(IdentityError::FrontProxyWithoutUser) => "front_proxy_without_user",
+            RequestError::Forward(ForwardError::NotReached { .. }) => "proxy_transport",
+            RequestError::Forward(ForwardError::Broken { .. }) => "upstream_broke_off",
+            RequestError::Forward(ForwardError::NoPeer) => "endpoint_resolution",
+            RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            RequestError::Identity(_)
+            | RequestError::NoPath
+            | RequestError::Forward(ForwardError::Target { .. }) => Fault::Client,
+            RequestError::Forward(
+                ForwardError::NotReached { .. } | ForwardError::Broken { .. } | ForwardError::NoPeer,
+            ) => Fault::Upstream,
+        }
+    }
+}
+
+/// An error and its causes on one line, for logs.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some libraries' messages already carry their cause's.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}

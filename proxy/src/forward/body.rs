@@ -1,0 +1,148 @@
+//! Bodies that pass through: never collected, and accounted for when they end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::pool::StreamGuard;
+use crate::account::RequestRecord;
+
+/// A request's body on its way to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// The client's, streamed.
+    Incoming(Incoming),
+    /// None.
+    Empty,
+}
+
+/// A response's body on its way to a client.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    /// Closed when the body is dropped, whether it ended or was cut off.
+    record: Option<RequestRecord>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Full<Bytes>),
+    Upstream { body: Incoming, guard: Option<StreamGuard> },
+}
+
+impl ResponseBody {
+    /// A body the proxy made itself.
+    pub fn full(bytes: Bytes) -> Self {
+        Self { source: Source::Own(Full::new(bytes)), record: None }
+    }
+
+    /// A body without content.
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    /// An upstream's body; `guard` holds its place on a pooled connection.
+    pub fn upstream(body: Incoming, guard: Option<StreamGuard>) -> Self {
+        let mut this = Self { source: Source::Upstream { body, guard }, record: None };
+        this.note_end();
+        this
+    }
+
+    /// Ties the request's record to the end of this body.
+    #[must_use]
+    pub fn with_record(mut self, record: RequestRecord) -> Self {
+        self.record = Some(record);
+        self.note_end();
+        self
+    }
+
+    /// A body that says it has ended is not polled again, so its end is noted as soon as it can be known.
+    fn note_end(&mut self) {
+        if self.is_end_stream() {
+            self.ended();
+        }
+    }
+
+    fn ended(&mut self) {
+        if let Source::Upstream { guard: Some(guard), .. } = &mut self.source {
+            guard.finished();
+        }
+        if let Some(record) = &mut self.record {
+            record.completed();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let polled = match &mut this.source {
+            Source::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Source::Upstream { body, .. } => Pin::new(body).poll_frame(cx),
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => this.note_end(),
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(record) = &mut this.record {
+                    record.broke_off();
+                }
+            }
+            Poll::Ready(None) => this.ended(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(body) => body.is_end_stream(),
+            Source::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(body) => body.size_hint(),
+            Source::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            RequestBody::Incoming(body) => Pin::new(body).poll_frame(cx),
+            RequestBody::Empty => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Incoming(body) => body.is_end_stream(),
+            RequestBody::Empty => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Incoming(body) => body.size_hint(),
+            RequestBody::Empty => SizeHint::with_exact(0),
+        }
+    }
+}

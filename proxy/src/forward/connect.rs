@@ -1,0 +1,212 @@
+//! Opens connections to API servers.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tracing::debug;
+
+use super::body::RequestBody;
+use crate::accept::tune;
+use crate::identity::TrustClass;
+use crate::tls::{APISERVER_NAME, TlsContext};
+use crate::upstream::{Role, Upstream};
+
+/// Time for TCP to connect; a peer that needs longer is passed over.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the TLS handshake on top of that.
+const TLS_TIMEOUT: Duration = Duration::from_secs(3);
+/// HTTP/2 PINGs to peers: a dead one is noticed in seconds, not in the 45 s of Go's defaults.
+const PEER_PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+/// The local server shares this node's CPUs and may be slow to answer a PING; its death shows as a reset at once.
+const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+/// kube-apiserver's own limit (`MaxHeaderBytes`); OIDC tokens and impersonation exceed hyper's 16 KiB.
+const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Why no connection came about. Nothing of any request was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// TCP failed.
+    #[error("cannot connect to {address}")]
+    Tcp {
+        /// Upstream.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// TLS failed, most likely verification.
+    #[error("TLS with {address} failed")]
+    Tls {
+        /// Upstream.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// HTTP could not start.
+    #[error("HTTP with {address} could not start")]
+    Http {
+        /// Upstream.
+        address: SocketAddr,
+        /// Cause.
+        source: hyper::Error,
+    },
+    /// It took too long.
+    #[error("{address} did not answer in time")]
+    TimedOut {
+        /// Upstream.
+        address: SocketAddr,
+    },
+}
+
+/// Opens connections with the right source address and credentials.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    tls: Arc<ArcSwap<TlsContext>>,
+    local_source: IpAddr,
+}
+
+/// A connection that can send requests.
+#[derive(Debug)]
+pub enum Connection {
+    /// Many requests at once.
+    Http2(http2::SendRequest<RequestBody>),
+    /// One request at a time.
+    Http1(http1::SendRequest<RequestBody>),
+}
+
+impl Dialer {
+    /// A dialer whose connections to the local API server come from `local_source`, which is never steered.
+    pub fn new(tls: Arc<ArcSwap<TlsContext>>, local_source: IpAddr) -> Self {
+        Self { tls, local_source }
+    }
+
+    /// Opens a connection for ordinary requests.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(&self, upstream: &Upstream, class: TrustClass) -> Result<Connection, ConnectError> {
+        let config = Arc::clone(self.tls_to(upstream).for_requests(class));
+        let io = self.connect_tls(upstream, config).await?;
+        if io.get_ref().1.alpn_protocol() == Some(b"h2") {
+            start_http2(io, upstream).await
+        } else {
+            start_http1(io, upstream, false).await.map(Connection::Http1)
+        }
+    }
+
+    /// Opens an HTTP/1.1 connection that can be upgraded.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_for_upgrade(
+        &self,
+        upstream: &Upstream,
+        class: TrustClass,
+    ) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
+        let config = Arc::clone(self.tls_to(upstream).for_upgrades(class));
+        start_http1(self.connect_tls(upstream, config).await?, upstream, true).await
+    }
+
+    /// Opens a bare TCP connection.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_tcp(&self, upstream: &Upstream) -> Result<TcpStream, ConnectError> {
+        let address = upstream.address;
+        let connect = async {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            if upstream.role == Role::Local && address.is_ipv4() == self.local_source.is_ipv4() {
+                socket.bind(SocketAddr::new(self.local_source, 0))?;
+            }
+            let io = socket.connect(address).await?;
+            tune(&io)?;
+            Ok(io)
+        };
+        match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(connected) => connected.map_err(|source| ConnectError::Tcp { address, source }),
+            Err(_) => Err(ConnectError::TimedOut { address }),
+        }
+    }
+
+    async fn connect_tls(
+        &self,
+        upstream: &Upstream,
+        config: Arc<ClientConfig>,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let address = upstream.address;
+        let io = self.connect_tcp(upstream).await?;
+        let name = ServerName::try_from(APISERVER_NAME).expect("the constant is a DNS name");
+        match timeout(TLS_TIMEOUT, TlsConnector::from(config).connect(name, io)).await {
+            Ok(connected) => connected.map_err(|source| ConnectError::Tls { address, source }),
+            Err(_) => Err(ConnectError::TimedOut { address }),
+        }
+    }
+
+    fn tls_to(&self, upstream: &Upstream) -> crate::tls::UpstreamTls {
+        let tls = self.tls.load();
+        match upstream.role {
+            Role::Local => tls.to_local.clone(),
+            Role::Peer => tls.to_peers.clone(),
+        }
+    }
+}
+
+async fn start_http2(io: TlsStream<TcpStream>, upstream: &Upstream) -> Result<Connection, ConnectError> {
+    let address = upstream.address;
+    let (interval, patience) = match upstream.role {
+        Role::Local => LOCAL_PING,
+        Role::Peer => PEER_PING,
+    };
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST_LIMIT)
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(patience)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|source| ConnectError::Http { address, source })?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(%address, %error, "HTTP/2 connection to upstream ended");
+        }
+    });
+    Ok(Connection::Http2(sender))
+}
+
+async fn start_http1(
+    io: TlsStream<TcpStream>,
+    upstream: &Upstream,
+    upgradable: bool,
+) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
+    let address = upstream.address;
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|source| ConnectError::Http { address, source })?;
+    tokio::spawn(async move {
+        let ended = if upgradable { connection.with_upgrades().await } else { connection.await };
+        if let Err(error) = ended {
+            debug!(%address, %error, "HTTP/1.1 connection to upstream ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Go has no limit on the number of headers, only on their size; hyper's default is 100.
+pub(crate) const MAX_HEADERS: usize = 1024;

@@ -1,0 +1,107 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::config::RequestHeaderNames;
+
+fn names() -> IdentityHeaders {
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    IdentityHeaders::new(&RequestHeaderNames {
+        allowed_names: Vec::new(),
+        username: list(&["X-Remote-User", "X-Custom-User"]),
+        group: list(&["X-Remote-Group"]),
+        uid: list(&["X-Remote-Uid"]),
+        extra_prefix: list(&["X-Remote-Extra-", "X-Custom-Extra-"]),
+    })
+    .expect("header names")
+}
+
+fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+    pairs
+        .iter()
+        .map(|(name, value)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            (name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
+        })
+        .collect()
+}
+
+fn sorted(headers: &HeaderMap) -> Vec<String> {
+    let mut lines: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
+    lines.sort();
+    lines
+}
+
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+#[test]
+fn nothing_a_client_says_about_who_it_is_gets_through() {
+    let mut seen = headers(&[
+        ("x-remote-user", "root"),
+        ("X-Remote-Group", "system:masters"),
+        ("x_remote_group", "system:masters"),
+        ("X-Remote_Extra-scopes", "all"),
+        ("x-custom-user", "root"),
+        ("X-Custom-Extra-a", "b"),
+        ("x-remote-extra-", "empty key"),
+        ("x-real-ip", "10.0.0.1"),
+        ("forwarded", "for=10.0.0.1"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("authorization", "Bearer t"),
+        ("impersonate-user", "bob"),
+        ("audit-id", "a"),
+        ("host", "kubernetes"),
+    ]);
+    for_upstream(&mut seen, &Identity::Bearer, &names(), CLIENT, false);
+    let expected =
+        ["audit-id: a", "authorization: Bearer t", "impersonate-user: bob", "x-forwarded-for: 192.0.2.1"];
+    assert_eq!(sorted(&seen), expected);
+}
+
+#[test]
+fn an_asserted_user_replaces_the_clients_claims_and_its_token() {
+    let user: Arc<[_]> = Arc::from([
+        (HeaderName::from_static("x-remote-user"), HeaderValue::from_static("alice")),
+        (HeaderName::from_static("x-remote-group"), HeaderValue::from_static("dev")),
+        (HeaderName::from_static("x-remote-group"), HeaderValue::from_static("ops")),
+    ]);
+    let mut seen =
+        headers(&[("x-remote-user", "root"), ("x-remote-uid", "0"), ("authorization", "Bearer t")]);
+    for_upstream(&mut seen, &Identity::Asserted(user), &names(), CLIENT, false);
+    let expected =
+        ["x-forwarded-for: 192.0.2.1", "x-remote-group: dev", "x-remote-group: ops", "x-remote-user: alice"];
+    assert_eq!(sorted(&seen), expected);
+}
+
+#[test]
+fn a_front_proxys_list_of_sources_is_continued() {
+    let mut seen = headers(&[("x-forwarded-for", "10.1.1.1"), ("x-forwarded-for", "10.2.2.2")]);
+    for_upstream(&mut seen, &Identity::Anonymous, &names(), CLIENT, true);
+    assert_eq!(sorted(&seen), ["x-forwarded-for: 10.1.1.1, 10.2.2.2, 192.0.2.1"]);
+}
+
+#[test]
+fn hop_by_hop_headers_end_here() {
+    let mut seen = headers(&[
+        ("connection", "close, X-Once"),
+        ("x-once", "1"),
+        ("keep-alive", "timeout=5"),
+        ("transfer-encoding", "chunked"),
+        ("te", "trailers, deflate"),
+        ("upgrade", "h2c"),
+        ("proxy-authorization", "Basic x"),
+        ("trailer", "X-Sum"),
+    ]);
+    remove_hop_by_hop(&mut seen);
+    assert_eq!(sorted(&seen), ["te: trailers", "trailer: X-Sum"]);
+}
+
+#[test]
+fn an_upgrade_needs_both_headers() {
+    let both = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "SPDY/3.1")]);
+    assert_eq!(upgrade_of(&both), Some(HeaderValue::from_static("SPDY/3.1")));
+    assert_eq!(upgrade_of(&headers(&[("upgrade", "SPDY/3.1")])), None);
+    assert_eq!(upgrade_of(&headers(&[("connection", "upgrade")])), None);
+}

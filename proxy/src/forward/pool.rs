@@ -1,0 +1,189 @@
+//! Keeps connections to API servers, apart by upstream and trust class.
+//!
+//! kube-apiserver allows 100 streams on an HTTP/2 connection and a watch holds one for hours, so there are as many
+//! connections as the streams need. One pool belongs to one worker thread: its locks are never contended.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hyper::client::conn::{http1, http2};
+
+use super::body::RequestBody;
+use super::connect::{ConnectError, Connection, Dialer};
+use crate::identity::TrustClass;
+use crate::upstream::{Role, Upstream};
+
+/// Streams the proxy puts on one HTTP/2 connection; kube-apiserver's limit is 100 and a queued request would wait for a
+/// watch to end.
+const STREAMS_PER_CONNECTION: usize = 80;
+/// Idle HTTP/1.1 connections kept per upstream and class.
+const IDLE_HTTP1: usize = 8;
+
+/// All connections of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    dialer: Dialer,
+    groups: Mutex<HashMap<Key, Arc<Group>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    address: SocketAddr,
+    role: Role,
+    class: TrustClass,
+}
+
+/// Connections that may stand in for each other.
+#[derive(Debug, Default)]
+struct Group {
+    http2: Mutex<Vec<Multiplexed>>,
+    http1: Mutex<Vec<http1::SendRequest<RequestBody>>>,
+    /// One dial at a time: a burst of requests then shares the connections that come about.
+    dialing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Arc<AtomicUsize>,
+}
+
+/// The right to send one request.
+#[derive(Debug)]
+pub struct Lease {
+    /// Connection to send on.
+    pub connection: Connection,
+    /// Whether the connection has carried a request before, and so may have died unnoticed.
+    pub reused: bool,
+    /// Returns the place on the connection when the response has ended.
+    pub guard: StreamGuard,
+}
+
+/// Holds a place on a connection until the response has ended.
+#[derive(Debug)]
+pub struct StreamGuard(Hold);
+
+#[derive(Debug)]
+enum Hold {
+    Stream(Arc<AtomicUsize>),
+    Exclusive { group: Arc<Group>, sender: Option<http1::SendRequest<RequestBody>> },
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(dialer: Dialer) -> Self {
+        Self { dialer, groups: Mutex::default() }
+    }
+
+    /// The dialer, for connections that are not pooled.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// Takes a place on a connection, opening one where none has room.
+    ///
+    /// # Errors
+    /// When a new connection is needed and does not come about.
+    pub async fn acquire(&self, upstream: &Upstream, class: TrustClass) -> Result<Lease, ConnectError> {
+        let group = self.group(Key { address: upstream.address, role: upstream.role, class });
+        if let Some(lease) = Group::existing(&group) {
+            return Ok(lease);
+        }
+        let _dialing = group.dialing.lock().await;
+        if let Some(lease) = Group::existing(&group) {
+            return Ok(lease);
+        }
+        Ok(Group::add(&group, self.dialer.connect(upstream, class).await?))
+    }
+
+    fn group(&self, key: Key) -> Arc<Group> {
+        Arc::clone(lock(&self.groups).entry(key).or_default())
+    }
+}
+
+impl Group {
+    fn existing(this: &Arc<Self>) -> Option<Lease> {
+        let mut connections = lock(&this.http2);
+        connections.retain(|connection| !connection.sender.is_closed());
+        let free =
+            |connection: &&Multiplexed| connection.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION;
+        if let Some(connection) = connections.iter().find(free) {
+            return Some(connection.lease(true));
+        }
+        drop(connections);
+        let mut idle = lock(&this.http1);
+        while let Some(sender) = idle.pop() {
+            if sender.is_ready() {
+                return Some(Group::exclusive(this, sender, true));
+            }
+        }
+        None
+    }
+
+    fn add(this: &Arc<Self>, connection: Connection) -> Lease {
+        match connection {
+            Connection::Http2(sender) => {
+                let connection = Multiplexed { sender, streams: Arc::default() };
+                let lease = connection.lease(false);
+                lock(&this.http2).push(connection);
+                lease
+            }
+            Connection::Http1(sender) => Group::exclusive(this, sender, false),
+        }
+    }
+
+    fn exclusive(this: &Arc<Self>, sender: http1::SendRequest<RequestBody>, reused: bool) -> Lease {
+        let guard = StreamGuard(Hold::Exclusive { group: Arc::clone(this), sender: None });
+        Lease { connection: Connection::Http1(sender), reused, guard }
+    }
+}
+
+impl Multiplexed {
+    fn lease(&self, reused: bool) -> Lease {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Lease {
+            connection: Connection::Http2(self.sender.clone()),
+            reused,
+            guard: StreamGuard(Hold::Stream(Arc::clone(&self.streams))),
+        }
+    }
+}
+
+impl StreamGuard {
+    /// Hands an HTTP/1.1 connection over, to be kept once the response on it has ended.
+    pub fn keep(&mut self, connection: Connection) {
+        if let (Hold::Exclusive { sender, .. }, Connection::Http1(used)) = (&mut self.0, connection) {
+            *sender = Some(used);
+        }
+    }
+
+    /// The response ended in order: its connection can serve again.
+    pub fn finished(&mut self) {
+        let Hold::Exclusive { group, sender } = &mut self.0 else { return };
+        let Some(mut sender) = sender.take() else { return };
+        let group = Arc::clone(group);
+        tokio::spawn(async move {
+            if sender.ready().await.is_ok() {
+                let mut idle = lock(&group.http1);
+                if idle.len() < IDLE_HTTP1 {
+                    idle.push(sender);
+                }
+            }
+        });
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        if let Hold::Stream(streams) = &self.0 {
+            streams.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Locks data that is whole at every moment, so that a panic elsewhere does not make it unusable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

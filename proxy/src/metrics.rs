@@ -1,0 +1,170 @@
+//! What Prometheus reads: rerouted requests under the built-in proxy's names, and the same maps that bpftool shows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::classify::RequestInfo;
+use crate::discovery::Snapshot;
+use crate::error::RequestError;
+use crate::steering::Steering;
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    rerouted: Family<Rerouted, Counter>,
+    proxy_errors: Family<ErrorType, Counter>,
+    sync_errors: Family<ErrorType, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rerouted {
+    code: u16,
+    group: String,
+    version: String,
+    resource: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorType {
+    r#type: &'static str,
+}
+
+impl Metrics {
+    /// Registers everything; the collector reads kernel maps and the snapshot when it is scraped, never before.
+    pub fn new(steering: Arc<Steering>, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+        let mut registry = Registry::default();
+        let rerouted = Family::default();
+        registry.register(
+            "apiserver_rerouted_request",
+            "Requests answered by a peer API server because the local one does not serve the resource",
+            rerouted.clone(),
+        );
+        let proxy_errors = Family::default();
+        registry.register(
+            "apiserver_peer_proxy_errors",
+            "Requests the proxy itself had to refuse or fail, by kind",
+            proxy_errors.clone(),
+        );
+        let sync_errors = Family::default();
+        registry.register(
+            "apiserver_peer_discovery_sync_errors",
+            "Failed attempts to learn what an API server serves, by kind",
+            sync_errors.clone(),
+        );
+        registry.register_collector(Box::new(Live { steering, snapshot }));
+        Self { registry, rerouted, proxy_errors, sync_errors }
+    }
+
+    /// A rerouted request was answered, by a peer or, with the proxy's own failure, for one.
+    pub fn rerouted(&self, code: u16, info: &RequestInfo<'_>) {
+        let labels = Rerouted {
+            code,
+            group: info.group.to_owned(),
+            version: info.version.to_owned(),
+            resource: info.resource.to_owned(),
+        };
+        self.rerouted.get_or_create(&labels).inc();
+    }
+
+    /// A request ended with the proxy's own failure.
+    pub fn request_failed(&self, error: &RequestError) {
+        self.proxy_errors.get_or_create(&ErrorType { r#type: error.label() }).inc();
+    }
+
+    /// A server could not be asked what it serves.
+    pub fn discovery_failed(&self) {
+        self.sync_errors.get_or_create(&ErrorType { r#type: "fetch_discovery" }).inc();
+    }
+
+    /// The text that Prometheus reads.
+    ///
+    /// # Errors
+    /// Never in practice: the text goes into memory.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+/// Values that live elsewhere and are read at scrape time.
+#[derive(Debug)]
+struct Live {
+    steering: Arc<Steering>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Collector for Live {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_peers(&mut encoder)?;
+        self.encode_state(&mut encoder)
+    }
+}
+
+impl Live {
+    fn encode_peers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let totals = self.steering.counters().totals();
+        let l4 = self.steering.peer_l4();
+        let rows = |read: fn(&mvproxy_common::PeerL7) -> u64| -> Vec<(String, u64)> {
+            totals.iter().map(|(peer, cells)| (peer.to_string(), read(cells))).collect()
+        };
+        counters(encoder, "mvproxy_peer_requests", "Requests sent to an API server", &rows(|c| c.requests))?;
+        counters(encoder, "mvproxy_peer_rerouted", "Requests rerouted to a peer", &rows(|c| c.rerouted))?;
+        counters(
+            encoder,
+            "mvproxy_peer_errors",
+            "Requests an API server did not answer",
+            &rows(|c| c.errors),
+        )?;
+        let opened: Vec<_> = l4.iter().map(|(peer, cells)| (peer.to_string(), cells.opened)).collect();
+        counters(encoder, "mvproxy_peer_connections_opened", "Connections opened to an API server", &opened)?;
+        let failed: Vec<_> = l4.iter().map(|(peer, cells)| (peer.to_string(), cells.failed)).collect();
+        counters(encoder, "mvproxy_peer_connections_failed", "Connections that did not come about", &failed)
+    }
+
+    fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.snapshot.load();
+        gauge(
+            encoder,
+            "mvproxy_steering",
+            "1 while the kernel steers connections here",
+            self.steering.state().steering,
+        )?;
+        gauge(
+            encoder,
+            "mvproxy_skewed",
+            "1 while a peer serves what the local server does not",
+            snapshot.is_skewed(),
+        )?;
+        gauge(encoder, "mvproxy_local_known", "1 once the local server was asked", snapshot.local_is_known())
+    }
+}
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: &[(String, u64)],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (peer, value) in rows {
+        let labels = [("peer", peer.as_str())];
+        ConstCounter::new(*value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, on: bool) -> fmt::Result {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(i64::from(on)).encode(metric)
+}

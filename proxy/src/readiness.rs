@@ -1,0 +1,113 @@
+//! Says whether the proxy is ready, in the words of kube-apiserver's `/readyz?verbose`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response};
+use http_body_util::{BodyExt as _, Limited};
+
+use crate::discovery::Snapshot;
+use crate::forward::ResponseBody;
+use crate::steering::{Attachment, Steering};
+
+/// Name of the proxy's line in the API server's own list.
+pub const CHECK: &str = "mixed-version-proxy";
+/// kube-apiserver's verbose text is about 3 KiB.
+const VERBOSE_LIMIT: usize = 64 * 1024;
+
+/// Who reads a verbose answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Any client of the API server.
+    Anybody,
+    /// Whoever reaches the admin address.
+    Operator,
+}
+
+/// Reads the state of the process; holds none.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    steering: Arc<Steering>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    steering_is_wanted: bool,
+}
+
+impl Readiness {
+    /// Reads steering and snapshot when asked.
+    pub fn new(steering: Arc<Steering>, snapshot: Arc<ArcSwap<Snapshot>>, steering_is_wanted: bool) -> Self {
+        Self { steering, snapshot, steering_is_wanted }
+    }
+
+    /// Whether the local API server's resources are known, so that requests can be routed.
+    pub fn is_ready(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        !snapshot.enabled() || snapshot.local_is_known()
+    }
+
+    /// The proxy's lines of a verbose answer. Reasons are for the admin address: kube-apiserver withholds them too, since
+    /// anybody may read its list.
+    pub fn lines(&self, audience: Audience) -> String {
+        let mut lines = String::new();
+        let verdict = if self.is_ready() { "[+]" } else { "[-]" };
+        let outcome = if self.is_ready() { "ok" } else { "failed: local discovery is not synced" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
+        if self.steering_is_wanted {
+            let why = match (self.steering.state().attachment, audience) {
+                (Attachment::Attached, _) => return lines,
+                (_, Audience::Anybody) => "reason withheld".to_owned(),
+                (Attachment::Removed, Audience::Operator) => "its pin was removed".to_owned(),
+                (Attachment::Off { reason }, Audience::Operator) => reason,
+            };
+            let _ = writeln!(lines, "[+]{CHECK}-steering excluded: runs unsteered: {why}");
+        }
+        lines
+    }
+
+    /// Adds the proxy's lines to the API server's verbose answer, before its last line; any other answer is untouched.
+    ///
+    /// # Errors
+    /// When the API server broke off in the middle of its answer.
+    pub async fn add_to(
+        &self,
+        response: Response<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, hyper::Error> {
+        if !is_plain_text(&response) {
+            return Ok(response);
+        }
+        let (mut parts, body) = response.into_parts();
+        let text = match Limited::new(body, VERBOSE_LIMIT).collect().await {
+            Ok(text) => text.to_bytes(),
+            Err(error) => match error.downcast::<hyper::Error>() {
+                Ok(error) => return Err(*error),
+                Err(_) => Bytes::from_static(b"the API server's answer is too long to show\n"),
+            },
+        };
+        let text = self.insert_into(text);
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        Ok(Response::from_parts(parts, ResponseBody::full(text)))
+    }
+
+    fn insert_into(&self, text: Bytes) -> Bytes {
+        let Ok(lines) = std::str::from_utf8(&text) else { return text };
+        let last = lines.trim_end_matches('\n').rfind('\n').map_or(0, |newline| newline + 1);
+        if !lines[last..].contains(" check ") {
+            return text;
+        }
+        Bytes::from(format!("{}{}{}", &lines[..last], self.lines(Audience::Anybody), &lines[last..]))
+    }
+}
+
+/// Whether a request asks for the verbose list.
+pub fn asks_for_list(path: &str, query: Option<&str>) -> bool {
+    path == "/readyz"
+        && query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")))
+}
+
+fn is_plain_text(response: &Response<ResponseBody>) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/plain"))
+        && !response.headers().contains_key(http::header::CONTENT_ENCODING)
+}

@@ -1,0 +1,233 @@
+//! Serves: accept → tls → identity → classify → route → forward → account.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::iter;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::accept::Accepted;
+use crate::account::{Accounts, RequestRecord};
+use crate::classify::{self, RequestInfo, classify};
+use crate::discovery::{self, Snapshot};
+use crate::error::{RequestError, chain};
+use crate::forward::connect::MAX_HEADERS;
+use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
+use crate::forward::{self, ForwardError, Outbound, Pool, ResponseBody};
+use crate::identity::{self, ClientCertificate, IdentityHeaders, identify};
+use crate::metrics::Metrics;
+use crate::readiness::{Readiness, asks_for_list};
+use crate::route::{LocalReason, Marks, Route, route};
+use crate::tls::TlsContext;
+use crate::tls::handshake::{Handshake, Session, handshake};
+use crate::upstream::Upstream;
+
+/// What all workers share and only read.
+#[derive(Debug)]
+pub struct Shared {
+    /// Replaced as a whole when certificates change.
+    pub tls: Arc<ArcSwap<TlsContext>>,
+    /// Header names of the request-header authenticator.
+    pub names: IdentityHeaders,
+    /// What every server serves; written by [`discovery::sync::Syncer`] only.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Counters that have no place in a kernel map.
+    pub metrics: Arc<Metrics>,
+    /// The proxy's own readiness.
+    pub readiness: Readiness,
+    /// This node's API server.
+    pub local: Upstream,
+    /// Cancelled when the process drains.
+    pub drain: CancellationToken,
+}
+
+/// What the connections of one worker thread share.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// This worker's upstream connections.
+    pub pool: Pool,
+    /// This worker's counters.
+    pub accounts: Accounts,
+    /// Rotates over the peers that could serve a request.
+    pub turn: AtomicUsize,
+}
+
+/// One client's connection after its handshake.
+#[derive(Debug)]
+struct Client {
+    worker: Arc<Worker>,
+    address: IpAddr,
+    certificate: ClientCertificate,
+}
+
+/// Streams a client may have open on one HTTP/2 connection: kube-apiserver's own limit.
+const STREAMS_PER_CLIENT: u32 = 100;
+/// kube-apiserver's limit on request headers (`MaxHeaderBytes`).
+const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
+/// kube-apiserver's limit on the time they may take.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// As client-go does from its side.
+const CLIENT_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+
+/// Serves one connection to its end.
+pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
+    let address = accepted.client;
+    let tls = worker.shared.tls.load_full();
+    match handshake(accepted, &tls).await {
+        Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip(), &tls).await,
+        Ok(Handshake::Splice { io, head, reason }) => {
+            debug!(client = %address, ?reason, "connection passed on untouched");
+            forward::splice::splice(worker.pool.dialer(), &worker.shared.local, io, &head).await;
+        }
+        Ok(Handshake::Closed) => {}
+        Err(error) => debug!(client = %address, error = %chain(&error), "no TLS session"),
+    }
+}
+
+async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, tls: &TlsContext) {
+    let shared = Arc::clone(&worker.shared);
+    let certificate = identity::of_connection(session.certificates.as_deref(), &tls.clients, &shared.names);
+    let client = Arc::new(Client { worker, address, certificate });
+    let service = service_fn(move |request| {
+        let client = Arc::clone(&client);
+        async move { Ok::<_, Infallible>(serve_request(&client, request).await) }
+    });
+    let io = TokioIo::new(session.io);
+    let ended = if session.http2 {
+        let (interval, patience) = CLIENT_PING;
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_PER_CLIENT)
+            .max_header_list_size(HEADER_LIST_LIMIT)
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(patience)
+            .serve_connection(io, service);
+        until_drained(connection, &shared.drain, http2::Connection::graceful_shutdown).await
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(HEADER_LIST_LIMIT as usize)
+            .serve_connection(io, service)
+            .with_upgrades();
+        until_drained(connection, &shared.drain, http1::UpgradeableConnection::graceful_shutdown).await
+    };
+    if let Err(error) = ended {
+        debug!(client = %address, %error, "client connection ended");
+    }
+}
+
+/// Runs a connection; when the process drains, tells the client to open no more requests and lets the open ones end.
+async fn until_drained<C>(
+    connection: C,
+    drain: &CancellationToken,
+    shut_down: impl FnOnce(Pin<&mut C>),
+) -> Result<(), hyper::Error>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = drain.cancelled() => shut_down(connection.as_mut()),
+    }
+    connection.await
+}
+
+/// Answers one request; every way out writes a response and closes exactly one record.
+async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<ResponseBody> {
+    let shared = &client.worker.shared;
+    let uri = request.uri().clone();
+    let mut record = client.worker.accounts.open(request.method().clone(), uri.clone());
+    let path = classify::decode_path(uri.path());
+    // A path that cannot be classified goes to the API server, which answers it with its own 500.
+    let info = classify(request.method(), &path, uri.query()).ok();
+
+    let mut response = match answer(client, request, info.as_ref(), &mut record).await {
+        Ok(response) => response,
+        Err(error) => {
+            debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
+            shared.metrics.request_failed(&error);
+            error.failure().into_response()
+        }
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        remove_hop_by_hop(response.headers_mut());
+    }
+    record.answered(response.status());
+    response.map(|body| body.with_record(record))
+}
+
+async fn answer(
+    client: &Client,
+    request: Request<Incoming>,
+    info: Option<&RequestInfo<'_>>,
+    record: &mut RequestRecord,
+) -> Result<Response<ResponseBody>, RequestError> {
+    let Worker { shared, pool, turn, .. } = &*client.worker;
+    let identity = identify(&client.certificate, request.headers(), &shared.names)?;
+    let snapshot = shared.snapshot.load_full();
+    let path_and_query = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
+    let marks = Marks {
+        already_proxied: request.headers().contains_key(PEER_PROXIED),
+        discovery: discovery::accept::merged_document(
+            request.method(),
+            path_and_query.path(),
+            request.headers(),
+        ),
+    };
+    let decision = route(info, marks, &snapshot);
+    let mut outbound = Outbound::new(
+        request,
+        &identity,
+        &shared.names,
+        client.address,
+        client.certificate.is_front_proxy(),
+    )?;
+
+    match decision {
+        Route::Local(reason) => {
+            if reason == LocalReason::AlreadyProxied {
+                outbound.mark_proxied();
+            }
+            let response = forward::forward(pool, iter::once(shared.local), outbound, record).await?;
+            if !asks_for_list(path_and_query.path(), path_and_query.query()) {
+                return Ok(response);
+            }
+            let broken = |source| ForwardError::Broken { address: shared.local.address, source };
+            Ok(shared.readiness.add_to(response).await.map_err(broken)?)
+        }
+        Route::Discovery(document) => {
+            let merged = snapshot.merged(document).ok_or(ForwardError::NoPeer)?;
+            let condition = discovery::answer::ask_local(&mut outbound, merged);
+            let local = forward::forward(pool, iter::once(shared.local), outbound, record).await?;
+            Ok(discovery::answer::from_local(local, merged, &condition))
+        }
+        Route::Peers(servers) => {
+            outbound.mark_proxied();
+            let start = turn.fetch_add(1, Ordering::Relaxed);
+            let peers = servers.iter_from(start).filter_map(|index| snapshot.upstream(index));
+            let result = forward::forward(pool, peers, outbound, record).await.map_err(RequestError::from);
+            if let Some(info) = info {
+                let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
+                shared.metrics.rerouted(code.as_u16(), info);
+            }
+            result
+        }
+    }
+}

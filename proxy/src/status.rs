@@ -1,0 +1,98 @@
+//! Builds the `metav1.Status` answers that the proxy itself gives.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use crate::forward::ResponseBody;
+
+/// One failure as kube-apiserver words it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// HTTP status.
+    pub code: StatusCode,
+    /// `metav1.StatusReason`.
+    pub reason: &'static str,
+    /// Text for people; never carries an address, a credential or client input.
+    pub message: &'static str,
+    /// Seconds for a Retry-After header.
+    pub retry_after: Option<u16>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: Metadata,
+    status: &'static str,
+    message: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+    code: u16,
+}
+
+#[derive(Serialize)]
+struct Metadata {}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details {
+    retry_after_seconds: u16,
+}
+
+impl Failure {
+    /// The JSON answer with the headers kube-apiserver sets on its own failures.
+    pub fn into_response(self) -> Response<ResponseBody> {
+        let status = Object {
+            kind: "Status",
+            api_version: "v1",
+            metadata: Metadata {},
+            status: "Failure",
+            message: self.message,
+            reason: self.reason,
+            details: self.retry_after.map(|retry_after_seconds| Details { retry_after_seconds }),
+            code: self.code.as_u16(),
+        };
+        let body = serde_json::to_vec(&status).expect("a struct of strings and numbers serialises");
+        let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
+        *response.status_mut() = self.code;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn a_failure_is_a_complete_status_object() {
+        let failure = Failure {
+            code: StatusCode::SERVICE_UNAVAILABLE,
+            reason: "ServiceUnavailable",
+            message: "try later",
+            retry_after: Some(1),
+        };
+        let response = failure.into_response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        let body = response.into_body().collect().await.expect("an in-memory body").to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "try later",
+                "reason": "ServiceUnavailable", "details": {"retryAfterSeconds": 1}, "code": 503
+            })
+        );
+    }
+}

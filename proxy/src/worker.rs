@@ -1,0 +1,81 @@
+//! Runs one worker: a thread, a runtime, a listener, and the heartbeat that tells the kernel the worker serves.
+
+use std::net::TcpListener as StdTcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::accept::accept;
+use crate::serve::{Worker, serve_connection};
+use crate::steering::Heartbeat;
+
+/// The kernel passes a worker over when its last beat is 1 s old; a loaded two-core node may stall for hundreds of ms.
+const BEAT: Duration = Duration::from_millis(100);
+/// Time that open requests get to end when the process drains.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// Pause after `accept` failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts a worker's thread, which ends once the process has drained.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn start(
+    number: usize,
+    listener: StdTcpListener,
+    heartbeat: Heartbeat,
+    worker: Worker,
+) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // However this thread ends, the process does not go on with a worker less.
+        let _ends_the_process = worker.shared.drain.clone().drop_guard();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            run(number, TcpListener::from_std(listener)?, heartbeat, Arc::new(worker)).await;
+            Ok(())
+        })
+    })
+}
+
+/// Accepts and serves. The heartbeat comes from this very loop: a worker that does not get to it does not serve.
+async fn run(number: usize, listener: TcpListener, heartbeat: Heartbeat, worker: Arc<Worker>) {
+    let drain = worker.shared.drain.clone();
+    let connections = TaskTracker::new();
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            _ = beats.tick() => heartbeat.beat(),
+            accepted = accept(&listener) => match accepted {
+                Ok(accepted) => {
+                    connections.spawn(serve_connection(Arc::clone(&worker), accepted));
+                }
+                Err(error) => {
+                    warn!(%error, "connection not accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            () = drain.cancelled(), if !draining => {
+                // The kernel steers no new connection here; those already in the queue are still served.
+                draining = true;
+            }
+            () = sleep(QUEUE_GRACE), if draining => break,
+        }
+    }
+    drop(listener);
+    connections.close();
+    info!(worker = number, open = connections.len(), "draining");
+    if timeout(DRAIN_LIMIT, connections.wait()).await.is_err() {
+        warn!(worker = number, open = connections.len(), "connections cut at the end of the drain");
+    }
+}
+
+/// A drained listener is closed when no connection came for this long: closing it earlier would reset those in its queue.
+const QUEUE_GRACE: Duration = Duration::from_millis(20);

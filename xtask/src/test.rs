@@ -1,0 +1,49 @@
+//! Runs everything that has to pass before a change is merged.
+
+use anyhow::Result;
+
+use crate::command::stream;
+use crate::demo::DemoArgs;
+use crate::lint::HOST_CRATES;
+use crate::prerequisites::{find_program, is_root};
+use crate::stages::Stages;
+use crate::workspace::Workspace;
+use crate::{build_ebpf, demo, lint, privileged};
+
+/// Runs all stages; the last line printed is `N passed, N failed`.
+///
+/// # Errors
+/// When a stage fails; the later ones do not run then.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let mut stages = Stages::new();
+    build_kernel_side(&mut stages);
+    lint::add(workspace, &mut stages);
+    stages.run("unit and in-process tests", || unprivileged(workspace));
+    stages.run("documentation tests", || stream(workspace.cargo(&["test", "--doc"]).args(HOST_CRATES)));
+    if is_root() {
+        stages.run("privileged tests", || privileged::run(workspace));
+        stages.run("demo", || demo::run(workspace, &DemoArgs::for_test(false)));
+    } else {
+        stages.leave_out("the privileged tests: they load programs into the kernel (sudo cargo xtask test)");
+        stages.leave_out("the demo with steering (sudo cargo xtask demo)");
+    }
+    stages.run("demo without steering", || demo::run(workspace, &DemoArgs::for_test(true)));
+    stages.finish()
+}
+
+/// First, because the proxy embeds the object and would be built twice otherwise.
+fn build_kernel_side(stages: &mut Stages) {
+    if is_root() {
+        return stages.run("kernel side", build_ebpf::run);
+    }
+    if let Err(error) = build_ebpf::run() {
+        stages.leave_out(format!("the kernel side: {error:#}"));
+    }
+}
+
+fn unprivileged(workspace: &Workspace) -> Result<()> {
+    if find_program("cargo-nextest").is_some() {
+        return stream(workspace.cargo(&["nextest", "run"]).args(HOST_CRATES));
+    }
+    stream(workspace.cargo(&["test", "--all-targets"]).args(HOST_CRATES))
+}
