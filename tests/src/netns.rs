@@ -25,7 +25,7 @@ impl Netns {
     ///
     /// # Errors
     ///
-    /// Fails without CAP_SYS_ADMIN and CAP_NET_ADMIN, or without the `ip` command.
+    /// Fails without `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`, or without the `ip` command.
     pub fn new(label: &str) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("mvp-{}-{}-{label}", std::process::id(), COUNT.fetch_add(1, Relaxed));
