@@ -1,7 +1,7 @@
 //! Gives tests network namespaces and a BPF file system of their own, all gone on drop.
 //!
-//! A namespace belongs to a thread, so everything that must happen inside one runs in [`Netns::run`], and threads
-//! and processes started there stay there. `ip netns exec` is not used: it hides mounts below /sys.
+//! A namespace belongs to a thread, so everything that must happen inside one runs in [`Netns::run`], and
+//! threads and processes started there stay there. `ip netns exec` is not used: it hides mounts below /sys.
 
 use std::fs::File;
 use std::net::IpAddr;
