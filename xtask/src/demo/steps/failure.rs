@@ -64,7 +64,7 @@ fn stopped(site: &Site, report: &mut Report) -> Result<()> {
     })?;
     let elapsed = started.elapsed();
     let command =
-        format!("kill -STOP {pid}; until client$ curl -K alice.curl --max-time 0.2 {url}; do :; done");
+        format!("kill -STOP {pid}; client$ until curl -K alice.curl --max-time 0.2 {url}; do :; done");
     let step = Step {
         title: "kill -STOP: it hangs, and requests pass it by",
         command: &command,
