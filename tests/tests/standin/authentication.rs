@@ -90,20 +90,24 @@ async fn follows_the_observed_order_of_methods() {
             User("bob", bob),
         ),
     ];
-    for (case, identity, headers, expected) in table {
-        let (status, body, live) = review(&rig, identity, headers).await;
-        match expected {
-            User(name, groups) => {
-                assert_eq!((status, live), (201, 200), "{case}: {body}");
-                assert_eq!(body["status"]["userInfo"]["username"], name, "{case}");
-                assert_eq!(body["status"]["userInfo"]["groups"], json!(groups), "{case}");
-            }
-            Unauthorized => assert_eq!((status, live), (401, 401), "{case}: {body}"),
-            Anonymous => {
-                assert_eq!((status, live), (403, 200), "{case}: {body}");
-                let message = body["message"].as_str().unwrap();
-                assert!(message.contains("User \"system:anonymous\" cannot create"), "{case}: {message}");
-            }
+    for case in table {
+        check(&rig, case).await;
+    }
+}
+
+async fn check(rig: &Rig, (case, identity, headers, expected): Case<'_>) {
+    let (status, body, live) = review(rig, identity, headers).await;
+    match expected {
+        Expected::User(name, groups) => {
+            assert_eq!((status, live), (201, 200), "{case}: {body}");
+            assert_eq!(body["status"]["userInfo"]["username"], name, "{case}");
+            assert_eq!(body["status"]["userInfo"]["groups"], json!(groups), "{case}");
+        }
+        Expected::Unauthorized => assert_eq!((status, live), (401, 401), "{case}: {body}"),
+        Expected::Anonymous => {
+            assert_eq!((status, live), (403, 200), "{case}: {body}");
+            let message = body["message"].as_str().unwrap();
+            assert!(message.contains("User \"system:anonymous\" cannot create"), "{case}: {message}");
         }
     }
 }
