@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+mod query;
+
 /// What a request asks for, in Kubernetes terms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo<'p> {
@@ -83,7 +85,7 @@ pub fn classify<'p>(
     };
     if info.name.is_empty() {
         info.verb = match info.verb {
-            "get" if asks_to_watch(query) => "watch",
+            "get" if query.is_some_and(asks_to_watch) => "watch",
             "get" => "list",
             "delete" => "deletecollection",
             verb => verb,
@@ -154,21 +156,8 @@ fn lower_case(method: &Method) -> &'static str {
 }
 
 /// Reads `watch` as kube-apiserver's list options do: the first value counts, and only `0` and `false` mean no.
-fn asks_to_watch(query: Option<&str>) -> bool {
-    let Some(query) = query else { return false };
-    query
-        .split('&')
-        // Go's url.ParseQuery drops pairs that contain a semicolon.
-        .filter(|pair| !pair.contains(';'))
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| query_decodes_to(key, "watch"))
-        .is_some_and(|(_, value)| !query_decodes_to(value, "0") && !query_decodes_to(value, "false"))
-}
-
-fn query_decodes_to(raw: &str, expected: &str) -> bool {
-    // `watch` is matched with its case, `false` without: the only expected value where case can differ is `false`.
-    let decoded = percent_decode_str(raw).decode_utf8_lossy();
-    if expected == "false" { decoded.eq_ignore_ascii_case(expected) } else { decoded == expected }
+fn asks_to_watch(query: &str) -> bool {
+    query::first(query, "watch").is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
 }
 
 #[cfg(test)]

@@ -63,6 +63,9 @@ fn watch_is_read_like_go_reads_a_query() {
         ("w%61tch=true", "watch"),
         ("watch=%30", "list"),
         ("watch=FALSE", "list"),
+        ("watch=%zz", "list"),
+        ("watch=%zz&watch=1", "watch"),
+        ("watch=+0", "watch"),
         ("a=1;watch=1", "list"),
         ("limit=1&watch", "watch"),
     ] {
