@@ -138,8 +138,8 @@ fn servers_without_tags_are_merged_alike_on_every_node() {
         Served { groups: Part { list, etag: None }, version: "v1.34.2".to_owned(), ..Served::default() }
     };
     let (a, b) = (served("a", &["things", "as"]), served("b", &["things", "bs"]));
-    let on_a = super::merged(&[(at(1), Some(&a)), (at(2), Some(&b))], Document::Groups).expect("b has more");
-    let on_b = super::merged(&[(at(1), Some(&b)), (at(2), Some(&a))], Document::Groups).expect("a has more");
+    let on_a = merged(&[(at(1), Some(&a)), (at(2), Some(&b))], Document::Groups).expect("b has more");
+    let on_b = merged(&[(at(1), Some(&b)), (at(2), Some(&a))], Document::Groups).expect("a has more");
     assert_eq!(on_a.json, on_b.json);
 }
 
