@@ -42,8 +42,8 @@ type Table = Vec<Option<u8>>;
 /// Servers that are alike but for a few keys, as during a rollout; the first one is the local one.
 pub(crate) fn cluster() -> impl Strategy<Value = Vec<Server>> {
     let verbs = || prop_oneof![4 => Just(0xFF), 2 => Just(0b0001_1000), 1 => Just(0), 3 => any::<u8>()];
-    let table = vec(option::of(verbs()), KEYS);
-    let edits = vec((0..KEYS, option::of(verbs())), 0..8);
+    let table = vec(option::weighted(0.7, verbs()), KEYS);
+    let edits = vec((0..KEYS, option::of(verbs())), 0..40);
     let server = option::weighted(0.8, prop_oneof![3 => edits, 1 => Just(Vec::new())]);
     (table, vec(server, 1..=MOST_SERVERS)).prop_map(|(table, servers)| {
         servers.into_iter().map(|edits| edits.map(|edits| entries(edited(table.clone(), edits)))).collect()

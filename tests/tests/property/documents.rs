@@ -122,7 +122,7 @@ fn server() -> impl Strategy<Value = Served> {
 }
 
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn a_merged_document_says_what_its_sources_say_and_nothing_else(lists in vec(list(), 0..5)) {

@@ -25,15 +25,15 @@ pub(crate) fn read(method: &str, raw_path: &str, raw_query: &str) -> Option<Naiv
     }
     match segments.remove(0) {
         "api" => {}
-        "apis" if segments.len() >= 3 => request.group = segments.remove(0).to_owned(),
+        "apis" if segments.len() >= 3 => request.group = segments.remove(0).into(),
         _ => return Some(request),
     }
     request.is_resource = true;
-    request.version = segments.remove(0).to_owned();
+    request.version = segments.remove(0).into();
 
     let is_legacy = segments[0] == "watch" || segments[0] == "proxy";
     if is_legacy {
-        request.verb = segments.remove(0).to_owned();
+        request.verb = segments.remove(0).into();
         if segments.is_empty() {
             return None;
         }
@@ -46,26 +46,26 @@ pub(crate) fn read(method: &str, raw_path: &str, raw_query: &str) -> Option<Naiv
             "DELETE" => "delete",
             _ => "",
         }
-        .to_owned();
+        .into();
     }
 
     if segments[0] == "namespaces" && segments.len() > 1 {
-        request.namespace = segments[1].to_owned();
+        request.namespace = segments[1].into();
         if segments.len() > 2 && segments[2] != "status" && segments[2] != "finalize" {
             segments.drain(..2);
         }
     }
-    request.resource = segments[0].to_owned();
+    request.resource = segments[0].into();
     if segments.len() > 1 {
-        request.name = segments[1].to_owned();
+        request.name = segments[1].into();
     }
     if segments.len() > 2 && request.verb != "proxy" {
-        request.subresource = segments[2].to_owned();
+        request.subresource = segments[2].into();
     }
     if request.name.is_empty() && request.verb == "get" {
         list_or_watch(&mut request, &pairs(raw_query));
     } else if request.name.is_empty() && request.verb == "delete" {
-        request.verb = "deletecollection".to_owned();
+        request.verb = "deletecollection".into();
     }
     Some(request)
 }
@@ -73,7 +73,7 @@ pub(crate) fn read(method: &str, raw_path: &str, raw_query: &str) -> Option<Naiv
 fn list_or_watch(request: &mut NaiveRequest, query: &[(String, String)]) {
     let first = |key: &str| query.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str());
     let watch = first("watch").is_some_and(|value| value != "0" && value.to_lowercase() != "false");
-    request.verb = if watch { "watch" } else { "list" }.to_owned();
+    request.verb = if watch { "watch" } else { "list" }.into();
     for key in ["limit", "timeoutSeconds"] {
         if first(key).is_some_and(|value| value.parse::<i64>().is_err()) {
             return;
@@ -117,15 +117,12 @@ fn decode(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        match escaped(&bytes[at..]) {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
+        if let Some(byte) = escaped(&bytes[at..]) {
+            decoded.push(byte);
+            at += 3;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
         }
     }
     decoded

@@ -1,6 +1,7 @@
 //! Makes random request lines, ordinary and odd ones.
 
 use http::Method;
+use percent_encoding::percent_encode_byte;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -39,9 +40,7 @@ fn path() -> impl Strategy<Value = String> {
     let any_path = prop_oneof![6 => resource_path(), 2 => odd_path(), 1 => non_resource_path()];
     (any_path, option::weighted(0.1, 0..16_usize)).prop_map(|(path, escaped)| {
         let escape = |(at, c): (usize, char)| match escaped {
-            Some(wanted) if wanted == at => {
-                c.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect::<String>()
-            }
+            Some(wanted) if wanted == at => c.to_string().bytes().map(percent_encode_byte).collect(),
             _ => c.to_string(),
         };
         path.chars().enumerate().map(escape).collect()
@@ -62,10 +61,10 @@ fn resource_path() -> impl Strategy<Value = String> {
         };
         add(version);
         legacy.into_iter().for_each(&mut add);
-        namespace.iter().for_each(|namespace| {
+        if let Some(namespace) = namespace {
             add("namespaces");
             add(namespace);
-        });
+        }
         add(resource);
         if let Some(name) = name {
             add(name);

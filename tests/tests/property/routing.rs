@@ -1,10 +1,14 @@
 //! Shows that routing is what the naive model says, for every cluster, request and mark.
 
+use std::collections::BTreeMap;
+
 use mvproxy::classify::{classify, decode_path};
 use mvproxy::discovery::{ServerSet, Snapshot};
 use mvproxy::route::{LocalReason, Marks, Route, route};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use crate::cases;
 use crate::cluster::{UPSTREAMS, cluster, document, snapshot};
@@ -35,8 +39,41 @@ fn routed(line: &RequestLine, marks: NaiveMarks, snapshot: &Snapshot) -> Decisio
     }
 }
 
+#[test]
+fn the_random_cases_reach_every_decision() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = (cluster(), vec((request_line(), marks()), 24));
+    let mut reached = BTreeMap::new();
+    for _ in 0..100 {
+        let (servers, requests) = strategy.new_tree(&mut runner).unwrap().current();
+        for (line, marks) in requests {
+            let request = read(line.method.as_str(), &line.path, line.query.as_deref().unwrap_or_default());
+            let kind = match decide(request.as_ref(), marks, &servers) {
+                Decision::Local(reason, _) => format!("local, {reason:?}"),
+                Decision::Peers(_) => "peers".to_owned(),
+                Decision::Discovery(document, _) => format!("discovery, {document:?}"),
+                Decision::Unavailable(_) => "unavailable".to_owned(),
+            };
+            *reached.entry(kind).or_insert(0) += 1;
+        }
+    }
+    let expected = [
+        "discovery, Core",
+        "discovery, Groups",
+        "local, AlreadyProxied",
+        "local, NonResource",
+        "local, NotSynced",
+        "local, ServedByNobody",
+        "local, ServedLocally",
+        "peers",
+        "unavailable",
+    ];
+    assert!(reached.keys().eq(expected), "{reached:?}");
+    assert!(reached.values().all(|times| *times >= 10), "{reached:?}");
+}
+
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn every_request_goes_where_the_naive_model_sends_it(
