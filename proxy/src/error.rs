@@ -74,6 +74,12 @@ impl RequestError {
                 message: "the request target is not valid",
                 retry_after: None,
             },
+            RequestError::Forward(ForwardError::TooManyHeaders { .. }) => Failure {
+                code: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                reason: "BadRequest",
+                message: "the request has too many headers",
+                retry_after: None,
+            },
         }
     }
 
@@ -87,6 +93,7 @@ impl RequestError {
             RequestError::Forward(ForwardError::NoPeer) => "endpoint_resolution",
             RequestError::Unaccounted => "unaccounted_server",
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
+            RequestError::Forward(ForwardError::TooManyHeaders { .. }) => "too_many_headers",
         }
     }
 
@@ -95,7 +102,9 @@ impl RequestError {
         match self {
             RequestError::Identity(_)
             | RequestError::NoPath
-            | RequestError::Forward(ForwardError::Target { .. }) => Fault::Client,
+            | RequestError::Forward(ForwardError::Target { .. } | ForwardError::TooManyHeaders { .. }) => {
+                Fault::Client
+            }
             RequestError::Unaccounted
             | RequestError::Forward(
                 ForwardError::NotReached { .. } | ForwardError::Broken { .. } | ForwardError::NoPeer,

@@ -58,6 +58,12 @@ pub enum ForwardError {
         /// Cause.
         source: http::uri::InvalidUri,
     },
+    /// The request has more header names than can be handled.
+    #[error("{names} different header names are too many")]
+    TooManyHeaders {
+        /// Their number.
+        names: usize,
+    },
 }
 
 /// A request made ready for any upstream.
@@ -73,7 +79,7 @@ impl Outbound {
     /// Cleans the headers, asserts the identity, and takes the target as the client wrote it.
     ///
     /// # Errors
-    /// When the Host header is not an authority.
+    /// When the Host header is not an authority, or there are too many headers.
     pub fn new(
         mut request: Request<hyper::body::Incoming>,
         identity: &Identity,
@@ -89,7 +95,7 @@ impl Outbound {
         };
         let uri = absolute(&request)?;
         let (mut parts, body) = request.into_parts();
-        headers::for_upstream(&mut parts.headers, identity, names, client, client_is_front_proxy);
+        headers::for_upstream(&mut parts.headers, identity, names, client, client_is_front_proxy)?;
         parts.uri = uri;
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
