@@ -68,6 +68,12 @@ impl RequestError {
                 message: "the API server broke off before it answered; the request may have had an effect",
                 retry_after: None,
             },
+            RequestError::Forward(ForwardError::ResponseTooLarge { .. }) => Failure {
+                code: StatusCode::BAD_GATEWAY,
+                reason: "InternalError",
+                message: "the answer has too many headers; the request may have had an effect",
+                retry_after: None,
+            },
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => Failure {
                 code: StatusCode::BAD_REQUEST,
                 reason: "BadRequest",
@@ -94,6 +100,7 @@ impl RequestError {
             RequestError::Unaccounted => "unaccounted_server",
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
             RequestError::Forward(ForwardError::TooManyHeaders { .. }) => "too_many_headers",
+            RequestError::Forward(ForwardError::ResponseTooLarge { .. }) => "upstream_too_many_headers",
         }
     }
 
@@ -107,7 +114,10 @@ impl RequestError {
             }
             RequestError::Unaccounted
             | RequestError::Forward(
-                ForwardError::NotReached { .. } | ForwardError::Broken { .. } | ForwardError::NoPeer,
+                ForwardError::NotReached { .. }
+                | ForwardError::Broken { .. }
+                | ForwardError::NoPeer
+                | ForwardError::ResponseTooLarge { .. },
             ) => Fault::Upstream,
         }
     }

@@ -64,6 +64,12 @@ pub enum ForwardError {
         /// Their number.
         names: usize,
     },
+    /// The response has more header names than can be handled.
+    #[error("the response of {address} has too many different header names")]
+    ResponseTooLarge {
+        /// Upstream.
+        address: SocketAddr,
+    },
 }
 
 /// A request made ready for any upstream.
@@ -164,7 +170,11 @@ pub async fn forward(
         let unanswered = match tried {
             Ok(response) => {
                 means.vitals.answered(&upstream);
-                return Ok(response);
+                // What a pod answers through the API server's proxy subresources is as hostile as a client.
+                if headers::have_room(response.headers()) {
+                    return Ok(response);
+                }
+                return Err(ForwardError::ResponseTooLarge { address: upstream.address });
             }
             Err(unanswered) => unanswered,
         };

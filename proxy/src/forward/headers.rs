@@ -18,9 +18,14 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Different names in one request. A `HeaderMap` panics when it is to take more than 24,576, which fit into the 1 MiB of
-/// headers that a client may send over HTTP/2; so many must not come that the proxy's own have no place any more.
+/// Different names in one message. A `HeaderMap` panics when it is to take more than 24,576, which fit into the 1 MiB of
+/// headers that HTTP/2 takes from clients and upstreams; no more may come than leave place for the proxy's own.
 const MAX_NAMES: usize = 8192;
+
+/// Whether the proxy, and hyper after it, can add headers.
+pub fn have_room(headers: &HeaderMap) -> bool {
+    headers.keys_len() <= MAX_NAMES
+}
 
 /// Turns a client's request headers into those an upstream gets.
 ///
@@ -33,7 +38,7 @@ pub fn for_upstream(
     client: IpAddr,
     client_is_front_proxy: bool,
 ) -> Result<(), ForwardError> {
-    if headers.keys_len() > MAX_NAMES {
+    if !have_room(headers) {
         return Err(ForwardError::TooManyHeaders { names: headers.keys_len() });
     }
     remove_hop_by_hop(headers);

@@ -132,5 +132,6 @@ fn more_names_than_a_map_can_take_more_of_are_refused() {
     let mut full = named(24_576);
     let refused = for_upstream(&mut full, &Identity::Anonymous, &names(), CLIENT, false);
     assert!(matches!(refused, Err(ForwardError::TooManyHeaders { names: 24_576 })), "{refused:?}");
+    assert!(!have_room(&full), "a response like this is refused too");
     for_upstream(&mut named(MAX_NAMES), &Identity::Anonymous, &names(), CLIENT, false).expect("not too many");
 }
