@@ -157,7 +157,10 @@ async fn route(
         "/version" | "/version/" => {
             Ok(respond::with_type(StatusCode::OK, "application/json", documents.version.trim_end().into()))
         }
-        _ => Ok(openapi::serve(&documents, path, style).unwrap_or_else(respond::page_not_found)),
+        _ => {
+            let accept = discovery::accept_header(&parts.headers);
+            Ok(openapi::serve(&documents, path, &accept, style).unwrap_or_else(respond::page_not_found))
+        }
     }
 }
 

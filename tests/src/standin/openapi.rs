@@ -1,4 +1,4 @@
-//! Answers `OpenAPI` v3 with just enough for kubectl to validate on the server and to explain kinds.
+//! Answers `OpenAPI` with just enough for kubectl to leave validation to the server and to explain kinds.
 
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -7,8 +7,11 @@ use super::documents::{Documents, GroupDiscovery, ResourceDiscovery, VersionDisc
 use super::respond::{self, Body, Style};
 use super::{clock, discovery};
 
-/// Answers `/openapi/v3` and what lies below; `/openapi/v2` is not served.
-pub(super) fn serve(documents: &Documents, path: &str, style: Style) -> Option<Response<Body>> {
+/// Answers `/openapi/v2`, `/openapi/v3` and what lies below.
+pub(super) fn serve(documents: &Documents, path: &str, accept: &str, style: Style) -> Option<Response<Body>> {
+    if path == "/openapi/v2" {
+        return Some(version_2(accept, style));
+    }
     let rest = path.strip_prefix("/openapi/v3")?;
     let document = match rest.trim_end_matches('/') {
         "" => index(documents),
@@ -23,6 +26,20 @@ pub(super) fn serve(documents: &Documents, path: &str, style: Style) -> Option<R
         }
     };
     Some(respond::json(style, StatusCode::OK, &document))
+}
+
+/// A document that describes nothing. kubectl reads it, as protobuf, for kinds that v3 does not know, and then lets
+/// them pass; without it, it refuses to create them.
+fn version_2(accept: &str, style: Style) -> Response<Body> {
+    // The client asks with `@v1.0`, which is no valid media type to answer with.
+    const TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    // Document { swagger = 1: "2.0", info = 2: Info { title = 1: "Kubernetes", version = 2: "stand-in" } }
+    const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x16\x0a\x0aKubernetes\x12\x08stand-in";
+    if accept.contains("proto-openapi.spec.v2") {
+        return respond::with_type(StatusCode::OK, TYPE, DOCUMENT.into());
+    }
+    let info = json!({"title": "Kubernetes", "version": "stand-in"});
+    respond::json(style, StatusCode::OK, &json!({"swagger": "2.0", "info": info, "paths": {}}))
 }
 
 fn index(documents: &Documents) -> Value {

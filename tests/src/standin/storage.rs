@@ -40,8 +40,11 @@ pub(super) async fn serve(shared: &Arc<Shared>, call: &Call, request: Request<In
         storage.require(&target.name).await?;
         return upgrade::serve(shared, call, request);
     }
-    if !target.is_stored() {
+    if target.is_review() {
         return storage.review(request.into_body()).await;
+    }
+    if !target.is_stored() {
+        return Err(storage.not_implemented());
     }
     match info.verb.as_str() {
         "get" => storage.get().await,

@@ -13,8 +13,12 @@ use crate::standin::status::Status;
 impl Storage<'_> {
     /// Fills in the status of a review and sends it back.
     pub(super) async fn review(&self, body: Incoming) -> Outcome {
-        let kind = self.target.answered_kind();
-        let mut review = body::read_object(&self.call.headers, body).await?;
+        let kind = self.target.kind.as_str();
+        let mut review = match body::media_type(&self.call.headers).as_str() {
+            // The one review without a spec: nothing of it is lost unread, and `kubectl auth whoami` sends it so.
+            "application/vnd.kubernetes.protobuf" if kind == "SelfSubjectReview" => json!({}),
+            _ => body::read_object(&self.call.headers, body).await?,
+        };
         review["status"] = match kind {
             "SelfSubjectReview" => json!({"userInfo": self.call.user}),
             "SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview" => {
@@ -26,14 +30,7 @@ impl Storage<'_> {
                 "incomplete": false,
             }),
             "TokenReview" => self.token_status(&review),
-            _ => {
-                let what = match self.target.subresource.as_str() {
-                    "" => self.target.resource.clone(),
-                    subresource => format!("{}/{subresource}", self.target.resource),
-                };
-                let message = format!("the stand-in does not implement {what}");
-                return Err(Status::failure(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message, None));
-            }
+            _ => return Err(self.not_implemented()),
         };
         review["kind"] = kind.into();
         review["apiVersion"] = self.target.api_version().into();
@@ -41,6 +38,16 @@ impl Storage<'_> {
             metadata.insert("creationTimestamp".to_owned(), clock::timestamp().into());
         }
         Ok(respond::json(self.call.style, StatusCode::CREATED, &review))
+    }
+
+    /// 501 for what the documents list and this stand-in does not do; never a made-up answer.
+    pub(super) fn not_implemented(&self) -> Box<Status> {
+        let what = match self.target.subresource.as_str() {
+            "" => self.target.resource.clone(),
+            subresource => format!("{}/{subresource}", self.target.resource),
+        };
+        let message = format!("the stand-in does not implement {what}");
+        Status::failure(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message, None)
     }
 
     fn token_status(&self, review: &Value) -> Value {

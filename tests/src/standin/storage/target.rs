@@ -70,14 +70,15 @@ impl Target {
         matches!(self.subresource.as_str(), "exec" | "attach" | "portforward")
     }
 
-    /// Whether requests read and write the object itself, possibly through a subresource of the same kind.
+    /// Whether requests read and write the object itself, possibly through a writable subresource of the same kind.
     pub(in crate::standin) fn is_stored(&self) -> bool {
-        self.stored && (self.subresource.is_empty() || self.subresource_kind == self.kind)
+        let same_object = || self.subresource_kind == self.kind && self.allows("update");
+        self.stored && (self.subresource.is_empty() || same_object())
     }
 
-    /// The kind of the subresource, of the resource where there is none.
-    pub(in crate::standin) fn answered_kind(&self) -> &str {
-        if self.subresource.is_empty() { &self.kind } else { &self.subresource_kind }
+    /// Whether the resource is a question that is answered and forgotten.
+    pub(in crate::standin) fn is_review(&self) -> bool {
+        !self.stored && self.subresource.is_empty()
     }
 
     pub(in crate::standin) fn api_version(&self) -> String {
