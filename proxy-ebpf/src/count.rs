@@ -33,7 +33,7 @@ pub fn count(ops: &Ops) {
 fn connecting(ops: &Ops) {
     let Some(peer) = ops.remote() else { return };
     // SAFETY: only whether the key exists is used.
-    if unsafe { PEER_SLOTS.get(&peer) }.is_none() {
+    if unsafe { PEER_SLOTS.get(peer) }.is_none() {
         return;
     }
     let Some(flow) = ops.flow(true) else { return };
@@ -94,7 +94,7 @@ fn state_changed(ops: &Ops) {
 fn counted(ops: &Ops) -> Option<(&'static mut Flow, &'static mut PeerL4)> {
     let mut flow = ops.flow(false)?;
     let peer: PeerKey = ops.remote()?;
-    let l4 = PEER_L4.get_ptr_mut(&peer)?;
+    let l4 = PEER_L4.get_ptr_mut(peer)?;
     // SAFETY: storage has one writer and lives through the event. The proxy never deletes from PEER_L4, and
     // its shared fields are added to atomically.
     unsafe { Some((flow.as_mut(), &mut *l4)) }

@@ -1,5 +1,10 @@
 //! Wraps the kernel's contexts and sockets in types; the only file that follows raw context pointers.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "every load is as wide as its field and returns a 64-bit word"
+)]
+
 use core::ffi::c_void;
 use core::ptr::{NonNull, from_ref, null_mut};
 
@@ -173,7 +178,8 @@ impl Ops {
             (address, load!("u32", ctx, bpf_sock_ops, remote_port) as u32)
         };
         // The word is the 16-bit port in network order, moved to the upper half on little-endian machines.
-        Some(address.peer_key(u32::from_be(port) as u16))
+        let port = u32::from_be(port) as u16;
+        Some(address.peer_key(port))
     }
 
     /// Totals of the connection so far; all zero unless the kernel holds the socket locked.
@@ -221,7 +227,7 @@ pub struct Totals {
 /// An IPv6 or v4-mapped address, in the words in which contexts hold it.
 ///
 /// Keys are made from whole words: bytes one by one become a call of memset, whose loop the verifier refuses to
-/// a loader without CAP_PERFMON.
+/// a loader without `CAP_PERFMON`.
 #[derive(Clone, Copy)]
 pub struct Address {
     pub words: [u32; 4],
@@ -247,9 +253,11 @@ impl Address {
     /// The key of a peer; `port` is in host order.
     #[inline(always)]
     fn peer_key(self, port: u16) -> PeerKey {
-        let [a, b, c, d] = self.words;
-        let [p, q] = port.to_ne_bytes();
+        let [first, second, third, fourth] = self.words;
+        let [low, high] = port.to_ne_bytes();
         // SAFETY: PeerKey is the 16 bytes of the address, the port in host order, and six bytes of zero.
-        unsafe { core::mem::transmute([a, b, c, d, u32::from_ne_bytes([p, q, 0, 0]), 0]) }
+        unsafe {
+            core::mem::transmute([first, second, third, fourth, u32::from_ne_bytes([low, high, 0, 0]), 0])
+        }
     }
 }

@@ -53,7 +53,7 @@ fn decide(lookup: &Lookup) -> Verdict {
 
 /// Starts at a worker given by the client's address and takes the first that lives.
 ///
-/// Unrolled by hand: for a loader without CAP_PERFMON the verifier also follows mispredicted branches, and on
+/// Unrolled by hand: for a loader without `CAP_PERFMON` the verifier also follows mispredicted branches, and on
 /// those a loop has no end.
 #[inline(always)]
 fn pick_worker(lookup: &Lookup, source: Address, config: &SteerConfig) -> Verdict {

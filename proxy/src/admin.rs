@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::readiness::{Audience, Readiness};
 
 /// Scrapes at once; more wait.
 const CONNECTIONS: usize = 16;
@@ -71,7 +71,7 @@ impl Admin {
                     return text(status, "ok");
                 }
                 let verdict = if ready { "passed" } else { "failed" };
-                text(status, format!("{}readyz check {verdict}\n", self.readiness.lines()))
+                text(status, format!("{}readyz check {verdict}\n", self.readiness.lines(Audience::Operator)))
             }
             "/metrics" => match self.metrics.encode() {
                 Ok(metrics) => {

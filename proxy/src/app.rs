@@ -31,7 +31,7 @@ use crate::own_client::{self, OwnClientError};
 use crate::peers::{OwnAddresses, Peers};
 use crate::readiness::Readiness;
 use crate::serve::{Shared, Worker};
-use crate::steering::{Steering, SteeringError, SteeringOptions};
+use crate::steering::{Attachment, Steering, SteeringError, SteeringOptions};
 use crate::tls::{TlsContext, TlsError};
 use crate::upstream::{Role, Upstream};
 use crate::worker;
@@ -221,12 +221,10 @@ impl App {
         );
         let changes = syncer.changes();
         tasks.spawn(syncer.run(list));
-        tasks.spawn(follow_skew(
-            self.config.steering,
-            Arc::clone(&self.steering),
-            Arc::clone(&self.shared.snapshot),
-            changes,
-        ));
+        if self.steering.state().attachment == Attachment::Attached {
+            let (steering, snapshot) = (Arc::clone(&self.steering), Arc::clone(&self.shared.snapshot));
+            tasks.spawn(follow_skew(self.config.steering, steering, snapshot, changes));
+        }
         Ok(tasks)
     }
 }

@@ -18,6 +18,15 @@ pub const CHECK: &str = "mixed-version-proxy";
 /// kube-apiserver's verbose text is about 3 KiB.
 const VERBOSE_LIMIT: usize = 64 * 1024;
 
+/// Who reads a verbose answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Any client of the API server.
+    Anybody,
+    /// Whoever reaches the admin address.
+    Operator,
+}
+
 /// Reads the state of the process; holds none.
 #[derive(Clone, Debug)]
 pub struct Readiness {
@@ -38,18 +47,20 @@ impl Readiness {
         !snapshot.enabled() || snapshot.local_is_known()
     }
 
-    /// The lines the proxy adds to a verbose answer.
-    pub fn lines(&self) -> String {
+    /// The proxy's lines of a verbose answer. Reasons are for the admin address: kube-apiserver withholds them too, since
+    /// anybody may read its list.
+    pub fn lines(&self, audience: Audience) -> String {
         let mut lines = String::new();
         let verdict = if self.is_ready() { "[+]" } else { "[-]" };
         let outcome = if self.is_ready() { "ok" } else { "failed: local discovery is not synced" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
         if self.steering_is_wanted {
-            let why = match self.steering.state().attachment {
-                Attachment::Attached => return lines,
-                Attachment::Removed => "its pin was removed".to_owned(),
-                Attachment::Off { reason } => reason,
+            let why = match (self.steering.state().attachment, audience) {
+                (Attachment::Attached, _) => return lines,
+                (_, Audience::Anybody) => "reason withheld".to_owned(),
+                (Attachment::Removed, Audience::Operator) => "its pin was removed".to_owned(),
+                (Attachment::Off { reason }, Audience::Operator) => reason,
             };
             let _ = writeln!(lines, "[+]{CHECK}-steering excluded: runs unsteered: {why}");
         }
@@ -86,7 +97,7 @@ impl Readiness {
         if !lines[last..].contains(" check ") {
             return text;
         }
-        Bytes::from(format!("{}{}{}", &lines[..last], self.lines(), &lines[last..]))
+        Bytes::from(format!("{}{}{}", &lines[..last], self.lines(Audience::Anybody), &lines[last..]))
     }
 }
 

@@ -33,9 +33,13 @@ pub fn start(
     worker: Worker,
 ) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // However this thread ends, the process does not go on with a worker less.
+        let _ends_the_process = worker.shared.drain.clone().drop_guard();
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(run(number, TcpListener::from_std(listener)?, heartbeat, Arc::new(worker)));
-        Ok(())
+        runtime.block_on(async {
+            run(number, TcpListener::from_std(listener)?, heartbeat, Arc::new(worker)).await;
+            Ok(())
+        })
     })
 }
 

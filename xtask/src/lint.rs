@@ -1,6 +1,6 @@
 //! Checks what can be checked without running anything: format, conventions, clippy, documentation.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -35,10 +35,7 @@ pub(crate) fn add(workspace: &Workspace, stages: &mut Stages) {
     stages.run("clippy, kernel side on the host", || {
         stream(&mut workspace.cargo(&["clippy", "-p", "mvproxy-ebpf", "--", "-D", "warnings"]))
     });
-    match kernel_clippy() {
-        Ok(driver) => stages.run("clippy, kernel side", || stream(&mut kernel_pass(workspace, &driver))),
-        Err(missing) => stages.leave_out(format!("clippy of the kernel side for its own target: {missing}")),
-    }
+    kernel_pass(workspace, stages);
     stages.run("documentation", || {
         let mut doc = workspace.cargo(&["doc", "--no-deps"]);
         stream(doc.args(HOST_CRATES).env("RUSTDOCFLAGS", "-D warnings"))
@@ -53,26 +50,45 @@ fn deny(workspace: &Workspace, stages: &mut Stages) {
         return;
     }
     stages.run("licences, bans and sources", || {
-        stream(&mut workspace.cargo(&["deny", "check", "licenses", "bans", "sources"]))
+        stream(&mut workspace.cargo(&[
+            "deny",
+            "-L",
+            "error",
+            "check",
+            "--hide-inclusion-graph",
+            "licenses",
+            "bans",
+            "sources",
+        ]))
     });
 }
 
-/// Debian's clippy for the compiler that has a core for BPF; installed when that compiler is there.
-fn kernel_clippy() -> Result<PathBuf, String> {
+/// Clippy over what the host pass cannot see: the kernel side is only compiled for its own target.
+///
+/// The compiler that has a `core` for BPF is Debian's, and so has to be the clippy.
+fn kernel_pass(workspace: &Workspace, stages: &mut Stages) {
     let driver = Path::new("/usr/bin/clippy-driver");
-    let core = Path::new("/usr/lib/rustlib/bpfel-unknown-none");
-    if !core.exists() {
-        return Err("needs Debian's libstd-rust-web-dev-bpf and rust-web-clippy".to_owned());
+    if !Path::new("/usr/lib/rustlib").join(BPF_TARGET).exists() {
+        stages.leave_out(
+            "clippy of the kernel side: needs Debian's libstd-rust-web-dev-bpf and rust-web-clippy",
+        );
+    } else if driver.exists() || can_install() {
+        stages.run("clippy, kernel side", || {
+            if !driver.exists() {
+                install(&["rust-web-clippy"])?;
+            }
+            stream(&mut kernel_clippy(workspace, driver))
+        });
+    } else {
+        stages.leave_out("clippy of the kernel side: apt-get install rust-web-clippy");
     }
-    if !driver.exists() && can_install() {
-        install(&["rust-web-clippy"]).map_err(|error| format!("{error:#}"))?;
-    }
-    if driver.exists() { Ok(driver.to_owned()) } else { Err("apt-get install rust-web-clippy".to_owned()) }
 }
 
+const BPF_TARGET: &str = "bpfel-unknown-none";
+
 /// `cargo clippy` would take its driver from the toolchain of the host, so this is what it does, by hand.
-fn kernel_pass(workspace: &Workspace, driver: &Path) -> Command {
-    let mut check = workspace.cargo(&["check", "-p", "mvproxy-ebpf", "--target", "bpfel-unknown-none"]);
+fn kernel_clippy(workspace: &Workspace, driver: &Path) -> Command {
+    let mut check = workspace.cargo(&["check", "-p", "mvproxy-ebpf", "--target", BPF_TARGET]);
     check.arg("--target-dir").arg(workspace.target.join("bpf-lint"));
     check.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
     check.env("RUSTC_WORKSPACE_WRAPPER", driver).env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");

@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use super::super::place::command_of;
 use super::super::report::{Report, Step};
+use super::super::scrape;
 use super::super::site::Site;
 use crate::command;
 
 /// Plays the steps and returns the requests that the old node's proxy sent to the new API server.
 pub(crate) fn play(site: &Site, report: &mut Report) -> Result<u64> {
     Report::section("The old node's counters, read from the kernel");
-    let requests =
-        l7(site, report, "requests to the peer, by the proxy", |requests| requests > 0, "at least 1")?;
+    let title = "requests to the peer, by the proxy";
+    let requests = l7(site, report, title, |requests| requests > 0, "at least 1")?;
+    metrics(site, report)?;
     if site.old.has_cgroup() {
         l4(site, report)?;
     } else {
@@ -38,23 +40,58 @@ fn l7(
     right: impl Fn(u64) -> bool,
     expected: &str,
 ) -> Result<u64> {
-    let (command, entries) = dump(site, "PEER_L7")?;
+    let (command, rows) = peer_rows(site)?;
     let peer = peer_address(site);
-    let rows: Vec<_> =
-        entries.iter().map(|entry| &entry["value"]).filter(|row| address(row) == Some(peer)).collect();
-    let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_u64()).sum::<u64>();
-    let requests = sum("requests");
+    let requests = sum(&rows, "requests");
     let seen = format!(
         "{} requests={requests} rerouted={} responses_2xx={} responses_4xx={} errors={}",
         text(peer),
-        sum("rerouted"),
-        sum("responses_2xx"),
-        sum("responses_4xx"),
-        sum("errors"),
+        sum(&rows, "rerouted"),
+        sum(&rows, "responses_2xx"),
+        sum(&rows, "responses_4xx"),
+        sum(&rows, "errors"),
     );
     let expected = format!("{} requests: {expected}", text(peer));
     report.judge(&Step { title, command: &command, expected: &expected }, &seen, right(requests));
     Ok(requests)
+}
+
+/// Prometheus reads the same map; requests of the proxy's own may come in between.
+fn metrics(site: &Site, report: &mut Report) -> Result<()> {
+    let peer = text(peer_address(site));
+    let sample = || -> Result<f64> {
+        let text = site.old.metrics()?;
+        let ours = text.lines().filter(|line| line.contains(&format!("peer=\"{peer}\"")));
+        Ok(scrape::total(&ours.collect::<Vec<_>>().join("\n"), METRIC))
+    };
+    let before = sample()?;
+    let (_, rows) = peer_rows(site)?;
+    let requests = sum(&rows, "requests");
+    let after = sample()?;
+    let step = Step {
+        title: "/metrics says the same as the map",
+        command: &format!("old$ curl http://{}/metrics", site.old.plan.admin),
+        expected: &format!("{METRIC}{{peer=\"{peer}\"}} {requests}"),
+    };
+    let seen = format!("{METRIC}{{peer=\"{peer}\"}} {after}");
+    #[expect(clippy::cast_precision_loss, reason = "a demo sends few requests")]
+    let requests = requests as f64;
+    report.judge(&step, &seen, requests > 0.0 && before <= requests && requests <= after);
+    Ok(())
+}
+
+const METRIC: &str = "mvproxy_peer_requests_total";
+
+/// The rows of `PEER_L7` that belong to the new API server, one per worker, and the command that shows them.
+fn peer_rows(site: &Site) -> Result<(String, Vec<Value>)> {
+    let (command, entries) = dump(site, "PEER_L7")?;
+    let peer = peer_address(site);
+    let rows = entries.iter().map(|entry| entry["value"].clone()).filter(|row| address(row) == Some(peer));
+    Ok((command, rows.collect()))
+}
+
+fn sum(rows: &[Value], field: &str) -> u64 {
+    rows.iter().filter_map(|row| row[field].as_u64()).sum()
 }
 
 fn l4(site: &Site, report: &mut Report) -> Result<()> {

@@ -8,7 +8,7 @@ use super::super::caller::Caller;
 use super::super::report::{Report, Step};
 use super::super::scrape;
 use super::super::site::Site;
-use super::before::Baseline;
+use super::before::{Baseline, WHO_AM_I};
 use super::{NEW_API, NEW_RESOURCE, OLD_API, READYZ_LINE, get_until, straight};
 
 /// Plays the steps with both proxies running.
@@ -92,11 +92,10 @@ fn version(body: &str) -> Result<String> {
 
 /// TLS ends at the proxy, and still the API server sees the same user with the same groups.
 fn identity(site: &Site, report: &mut Report, baseline: &Baseline) -> Result<()> {
-    let arguments = ["auth", "whoami", "-o", "json"];
-    let output = site.caller.kubectl(&site.client, &arguments)?.success("kubectl auth whoami")?;
+    let output = site.caller.kubectl(&site.client, &WHO_AM_I)?.success("the SelfSubjectReview")?;
     let step = Step {
         title: "who the API server takes kubectl for, through the proxy",
-        command: &Caller::kubectl_text(&site.client, &arguments),
+        command: &Caller::kubectl_text(&site.client, &WHO_AM_I),
         expected: &user_info(&baseline.identity)?,
     };
     report.same(&step, &user_info(&output)?);
@@ -104,11 +103,11 @@ fn identity(site: &Site, report: &mut Report, baseline: &Baseline) -> Result<()>
 }
 
 fn user_info(review: &str) -> Result<String> {
-    let document: serde_json::Value = serde_json::from_str(review).context("whoami is not JSON")?;
+    let document: serde_json::Value = serde_json::from_str(review).context("the review is not JSON")?;
     let user = &document["status"]["userInfo"];
-    let groups = user["groups"].as_array().context("whoami names no groups")?;
+    let groups = user["groups"].as_array().context("the review names no groups")?;
     let groups: Vec<_> = groups.iter().filter_map(|group| group.as_str()).collect();
-    let name = user["username"].as_str().context("whoami names no user")?;
+    let name = user["username"].as_str().context("the review names no user")?;
     Ok(format!("{name}, groups {}", groups.join(" ")))
 }
 
