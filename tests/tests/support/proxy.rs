@@ -19,6 +19,7 @@ pub struct ProxyOptions<'a> {
     /// The certificate of the API server it stands before.
     pub serving: &'a Identity,
     pub local: SocketAddr,
+    /// None means one that is never there.
     pub peers: &'a [SocketAddr],
     /// More flags; later ones win.
     pub flags: &'a [&'a str],
@@ -115,9 +116,9 @@ fn parse(dir: &Path, options: &ProxyOptions<'_>) -> Config {
     .to_vec();
     args.push(format!("--local-apiserver={}", options.local));
     let peers: Vec<String> = options.peers.iter().map(SocketAddr::to_string).collect();
-    if !peers.is_empty() {
-        args.push(format!("--peers={}", peers.join(",")));
-    }
+    // Without any the flags would have to name credentials to discover them with; nobody listens on tcpmux.
+    let peers = if peers.is_empty() { "127.0.0.1:1".to_owned() } else { peers.join(",") };
+    args.push(format!("--peers={peers}"));
     for (flag, file) in [
         ("tls-cert-file", "apiserver.crt"),
         ("tls-private-key-file", "apiserver.key"),

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mvproxy_tests::client::{ClientOptions, connect_tls};
 use mvproxy_tests::pki::Identity;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
@@ -103,4 +104,19 @@ pub fn endless(chunks: usize, taken: Arc<AtomicUsize>) -> Body {
         }
     });
     StreamBody::new(frames).boxed_unsync()
+}
+
+/// Sends one request whose body is made while it is sent.
+pub async fn upload(options: &ClientOptions, request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
+    let io = TokioIo::new(connect_tls(options).await?);
+    if options.http2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(request).await?)
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(request).await?)
+    }
 }
