@@ -56,7 +56,9 @@ impl Failure {
             details: self.retry_after.map(|retry_after_seconds| Details { retry_after_seconds }),
             code: self.code.as_u16(),
         };
-        let body = serde_json::to_vec(&status).expect("a struct of strings and numbers serialises");
+        let mut body = serde_json::to_vec(&status).expect("a struct of strings and numbers serialises");
+        // Go's encoder ends with a newline.
+        body.push(b'\n');
         let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
