@@ -1,7 +1,7 @@
 //! Builds the `metav1.Status` answers that the proxy itself gives.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -59,9 +59,11 @@ impl Failure {
         let mut body = serde_json::to_vec(&status).expect("a struct of strings and numbers serialises");
         // Go's encoder ends with a newline.
         body.push(b'\n');
+        let length = body.len();
         let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         if let Some(seconds) = self.retry_after {
