@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -169,18 +169,20 @@ where
 /// Answers one request; every way out writes a response and closes exactly one record.
 async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<ResponseBody> {
     let shared = &client.worker.shared;
-    let uri = request.uri().clone();
-    let mut record = client.worker.accounts.open(request.method().clone(), uri.clone());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut record = client.worker.accounts.open(method.clone(), uri.clone());
     let path = classify::decode_path(uri.path());
     // A path that cannot be classified goes to the API server, which answers it with its own 500.
-    let info = classify(request.method(), &path, uri.query()).ok();
+    let info = classify(&method, &path, uri.query()).ok();
 
     let mut response = match answer(client, request, info.as_ref(), &mut record).await {
         Ok(response) => response,
         Err(error) => {
             debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
             shared.metrics.request_failed(&error);
-            error.failure().into_response()
+            let response = error.failure().into_response();
+            // Over HTTP/2 hyper sends what it is given, and a body in answer to HEAD breaks the stream.
+            if method == Method::HEAD { response.map(|_| ResponseBody::empty()) } else { response }
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
