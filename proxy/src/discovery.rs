@@ -196,9 +196,9 @@ impl Snapshot {
         self.index.servers_of(info)
     }
 
-    /// Who serves the resource and subresource with any verb.
-    pub fn servers_of_any_verb(&self, info: &RequestInfo<'_>) -> ServerSet {
-        self.index.servers_of(&RequestInfo { verb: "", ..*info })
+    /// Who has the resource, whatever the subresource and verb.
+    pub fn holders_of(&self, info: &RequestInfo<'_>) -> ServerSet {
+        self.index.servers_of(&RequestInfo { verb: "", subresource: "", ..*info })
     }
 
     /// Servers that are known to exist and never said what they serve.
