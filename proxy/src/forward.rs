@@ -143,9 +143,7 @@ pub async fn forward(
         // A second try at the same upstream is for a pooled connection that had gone away.
         for _ in 0..2 {
             let tried = match &upgrade {
-                Some(upgrade) => {
-                    upgrade::attempt(pool.dialer(), &upstream, class, request, upgrade, record).await
-                }
+                Some(upgrade) => upgrade::attempt(pool, &upstream, class, request, upgrade, record).await,
                 None => attempt(pool, &upstream, class, request, record).await,
             };
             let unanswered = match tried {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::client::conn::{http1, http2};
+use tokio_util::task::TaskTracker;
 
 use super::body::RequestBody;
 use super::connect::{ConnectError, Connection, Dialer};
@@ -26,6 +27,7 @@ const IDLE_HTTP1: usize = 8;
 pub struct Pool {
     dialer: Dialer,
     groups: Mutex<HashMap<Key, Arc<Group>>>,
+    upgraded: TaskTracker,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,12 +76,17 @@ enum Hold {
 impl Pool {
     /// An empty pool.
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, groups: Mutex::default() }
+        Self { dialer, groups: Mutex::default(), upgraded: TaskTracker::new() }
     }
 
     /// The dialer, for connections that are not pooled.
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// Connections that were upgraded and joined: they outlive their clients' HTTP.
+    pub fn upgraded(&self) -> &TaskTracker {
+        &self.upgraded
     }
 
     /// Takes a place on a connection, opening one where none has room.
