@@ -9,11 +9,13 @@ use tracing::debug;
 
 use crate::steering::PeerCounters;
 use crate::upstream::{Role, Upstream};
+use crate::vitals::{InFlight, Vitals};
 
 /// Where one worker's requests are counted.
 #[derive(Clone, Debug)]
 pub struct Accounts {
     counters: Arc<PeerCounters>,
+    vitals: Arc<Vitals>,
     worker: usize,
 }
 
@@ -25,6 +27,7 @@ pub struct RequestRecord {
     method: Method,
     uri: Uri,
     upstream: Option<Upstream>,
+    in_flight: Option<InFlight>,
     status: Option<StatusCode>,
     end: End,
 }
@@ -42,8 +45,8 @@ enum End {
 
 impl Accounts {
     /// Accounts of worker number `worker`.
-    pub fn new(counters: Arc<PeerCounters>, worker: usize) -> Self {
-        Self { counters, worker }
+    pub fn new(counters: Arc<PeerCounters>, vitals: Arc<Vitals>, worker: usize) -> Self {
+        Self { counters, vitals, worker }
     }
 
     /// Opens the record of one request.
@@ -54,6 +57,7 @@ impl Accounts {
             method,
             uri,
             upstream: None,
+            in_flight: None,
             status: None,
             end: End::Abandoned,
         }
@@ -64,6 +68,7 @@ impl RequestRecord {
     /// A connection to this upstream takes the request.
     pub fn sent_to(&mut self, upstream: &Upstream) {
         self.upstream = Some(*upstream);
+        self.in_flight = Some(self.accounts.vitals.begin(upstream));
         let cells = self.accounts.counters.shard(self.accounts.worker, upstream.slot);
         cells.requests.fetch_add(1, Relaxed);
         if upstream.role == Role::Peer {

@@ -16,24 +16,28 @@ use tracing::{error, info, warn};
 use crate::accept::{AcceptError, listen};
 use crate::account::Accounts;
 use crate::admin::Admin;
+use crate::asker::Asker;
 use crate::config::{Config, ConfigError, SteeringMode, own_credentials};
 use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
 use crate::discovery::sync::Syncer;
 use crate::error::chain;
-use crate::forward::{Dialer, Pool};
+use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::identity::names::AssertionError;
 use crate::identity::x509::User;
+use crate::limits::Sources;
 use crate::metrics::Metrics;
 use crate::own_client::{self, OwnClientError};
 use crate::peers::{OwnAddresses, Peers};
+use crate::prober::Prober;
 use crate::readiness::Readiness;
 use crate::serve::{Shared, Worker};
 use crate::steering::{Attachment, Steering, SteeringError, SteeringOptions};
 use crate::tls::{TlsContext, TlsError};
 use crate::upstream::{Role, Upstream};
+use crate::vitals::Vitals;
 use crate::worker;
 
 /// A worker that has not served for this long is passed over by the kernel.
@@ -93,6 +97,8 @@ pub struct App {
     listeners: Vec<TcpListener>,
     admin: TcpListener,
     dialer: Dialer,
+    /// Taken by the one writer of the snapshot.
+    changed: watch::Sender<()>,
 }
 
 impl App {
@@ -123,8 +129,24 @@ impl App {
         let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted);
         let dialer = Dialer::new(Arc::clone(&tls), config.local_source_ip);
         let drain = CancellationToken::new();
-        let shared = Arc::new(Shared { tls, names, snapshot, metrics, readiness, local, drain });
-        Ok(Self { config, shared, steering, listeners, admin, dialer })
+        let vitals = Arc::new(Vitals::default());
+        let changed = watch::Sender::new(());
+        let local_failover = config.local_failover;
+        let shared = Arc::new(Shared {
+            tls,
+            names,
+            snapshot,
+            metrics,
+            readiness,
+            local,
+            vitals,
+            local_failover,
+            watch_continuation: config.watch_continuation,
+            sources: Arc::new(Sources::new(config.max_connections_per_source)),
+            changes: changed.subscribe(),
+            drain,
+        });
+        Ok(Self { config, shared, steering, listeners, admin, dialer, changed })
     }
 
     /// Addresses of the workers' listeners.
@@ -163,10 +185,12 @@ impl App {
             let worker = Worker {
                 shared: Arc::clone(&self.shared),
                 pool: Pool::new(self.dialer.clone()),
-                accounts: Accounts::new(self.steering.counters(), number),
+                accounts: Accounts::new(self.steering.counters(), Arc::clone(&self.shared.vitals), number),
+                budget: Budget::default(),
                 turn: AtomicUsize::new(number),
             };
-            threads.push(worker::start(number, listener, self.steering.heartbeat(number), worker)?);
+            let limit = (self.config.max_connections.get() as usize).div_ceil(self.config.workers.get());
+            threads.push(worker::start(number, limit, listener, self.steering.heartbeat(number), worker)?);
         }
 
         self.shared.drain.cancelled().await;
@@ -212,18 +236,26 @@ impl App {
             groups: vec!["system:authenticated".to_owned()],
             ..User::default()
         })?;
+        let asker = Arc::new(Asker::new(Pool::new(self.dialer.clone()), identity));
+        let prober = Prober::new(
+            Arc::clone(&asker),
+            Arc::clone(&self.shared.vitals),
+            Arc::clone(&self.steering),
+            self.shared.local,
+        );
+        tasks.spawn(prober.run(list.clone()));
         let syncer = Syncer::new(
             Arc::clone(&self.shared.snapshot),
-            Fetcher::new(Pool::new(self.dialer.clone()), identity),
+            Fetcher::new(asker),
             Arc::clone(&self.shared.metrics),
             self.shared.local,
             self.config.discovery_interval,
+            self.changed.clone(),
         );
-        let changes = syncer.changes();
         tasks.spawn(syncer.run(list));
         if self.steering.state().attachment == Attachment::Attached {
             let (steering, snapshot) = (Arc::clone(&self.steering), Arc::clone(&self.shared.snapshot));
-            tasks.spawn(follow_skew(self.config.steering, steering, snapshot, changes));
+            tasks.spawn(follow_skew(self.config.steering, steering, snapshot, self.shared.changes.clone()));
         }
         Ok(tasks)
     }

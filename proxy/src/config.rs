@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,10 +54,18 @@ pub struct Config {
     pub bpffs_dir: PathBuf,
     /// cgroup2 folder whose sockets are counted; the proxy's own when absent (`--cgroup`).
     pub cgroup: Option<PathBuf>,
+    /// Whether peers answer while the local API server cannot (`--local-failover`).
+    pub local_failover: bool,
+    /// Whether a watch whose API server died goes on at another (`--watch-continuation`).
+    pub watch_continuation: bool,
     /// Address of /metrics, /livez and /readyz (`--admin-address`).
     pub admin_address: SocketAddr,
     /// How often the local server and peers are asked what they serve (`--discovery-interval`).
     pub discovery_interval: Duration,
+    /// Connections served at once (`--max-connections`).
+    pub max_connections: NonZeroU32,
+    /// Connections of one source served at once (`--max-connections-per-source`); `None` for any number.
+    pub max_connections_per_source: Option<NonZeroU32>,
     /// Threads that serve requests (`--workers`).
     pub workers: NonZeroUsize,
     /// Whether requests are rerouted and discovery is merged

@@ -2,19 +2,21 @@
 
 use std::fmt;
 
-use hashbrown::{Equivalent, HashMap};
 use http::HeaderValue;
 
+use crate::classify::RequestInfo;
 use crate::upstream::Upstream;
 
 pub mod accept;
 pub mod answer;
 pub mod document;
 pub mod fetch;
+mod index;
 pub mod merge;
 pub mod sync;
 
 use document::GroupList;
+use index::Index;
 
 /// Which of the two aggregated discovery documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +63,23 @@ impl ServerSet {
         self.0 == 0
     }
 
+    /// The set without its local member.
+    #[must_use]
+    pub fn peers(self) -> Self {
+        Self(self.0 & !Self::LOCAL)
+    }
+
+    /// Members of either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Number of members.
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
     /// Indices of the members, beginning with the one at or after `start` and wrapping around.
     pub fn iter_from(self, start: usize) -> impl Iterator<Item = usize> {
         let start = u32::try_from(start % Self::CAPACITY).unwrap_or_default();
@@ -84,8 +103,9 @@ impl FromIterator<usize> for ServerSet {
 pub struct Snapshot {
     enabled: bool,
     upstreams: Vec<Upstream>,
-    local_is_known: bool,
-    index: HashMap<Key, ServerSet>,
+    /// Servers that never said what they serve.
+    unknown: ServerSet,
+    index: Index,
     core: Option<Merged>,
     groups: Option<Merged>,
 }
@@ -131,43 +151,25 @@ impl Served {
     }
 }
 
-/// A resource that some server serves.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Key {
-    group: Box<str>,
-    version: Box<str>,
-    resource: Box<str>,
-}
-
-/// The same, borrowed from a request path: looked up without allocating.
-#[derive(PartialEq, Eq, Hash)]
-struct KeyRef<'a> {
-    group: &'a str,
-    version: &'a str,
-    resource: &'a str,
-}
-
-impl Equivalent<Key> for KeyRef<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        *self.group == *key.group && *self.version == *key.version && *self.resource == *key.resource
-    }
-}
-
 impl Snapshot {
     /// A snapshot of the local server and its peers. `servers[0]` is the local one; `None` is a server that never answered.
     pub fn new(servers: &[(Upstream, Option<&Served>)]) -> Self {
-        let mut index: HashMap<Key, ServerSet> = HashMap::new();
-        for (number, (_, served)) in servers.iter().enumerate().take(ServerSet::CAPACITY) {
-            for (group, version, resource) in served.iter().flat_map(|served| served.resources()) {
-                let key = Key { group: group.into(), version: version.into(), resource: resource.into() };
-                let set = index.entry(key).or_default();
-                *set = set.with(number);
+        let numbered = || servers.iter().enumerate().take(ServerSet::CAPACITY);
+        let mut index = Index::default();
+        for (number, (_, served)) in numbered() {
+            for document in Document::ALL {
+                if let Some(served) = served {
+                    index.add(number, &served.part(document).list);
+                }
             }
         }
         Self {
             enabled: true,
             upstreams: servers.iter().map(|(upstream, _)| *upstream).collect(),
-            local_is_known: servers.first().is_some_and(|(_, served)| served.is_some()),
+            unknown: numbered()
+                .filter(|(_, (_, served))| served.is_none())
+                .map(|(number, _)| number)
+                .collect(),
             index,
             core: merge::merged(servers, Document::Core),
             groups: merge::merged(servers, Document::Groups),
@@ -186,17 +188,37 @@ impl Snapshot {
 
     /// Whether the local server's resources are known.
     pub fn local_is_known(&self) -> bool {
-        self.local_is_known
+        self.enabled && !self.upstreams.is_empty() && !self.unknown.has_local()
     }
 
-    /// Who serves a resource.
-    pub fn servers_of(&self, group: &str, version: &str, resource: &str) -> ServerSet {
-        self.index.get(&KeyRef { group, version, resource }).copied().unwrap_or_default()
+    /// Who serves what a request asks for: its resource, subresource and verb.
+    pub fn servers_of(&self, info: &RequestInfo<'_>) -> ServerSet {
+        self.index.servers_of(info)
+    }
+
+    /// Who serves the resource and subresource with any verb.
+    pub fn servers_of_any_verb(&self, info: &RequestInfo<'_>) -> ServerSet {
+        self.index.servers_of(&RequestInfo { verb: "", ..*info })
+    }
+
+    /// Servers that are known to exist and never said what they serve.
+    pub fn unknown(&self) -> ServerSet {
+        self.unknown
+    }
+
+    /// All peers.
+    pub fn all_peers(&self) -> ServerSet {
+        (1..self.upstreams.len().min(ServerSet::CAPACITY)).collect()
     }
 
     /// The API server behind an index of a [`ServerSet`].
     pub fn upstream(&self, index: usize) -> Option<Upstream> {
         self.upstreams.get(index).copied()
+    }
+
+    /// All API servers, the local one first.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
     }
 
     /// The merged document, where it says more than the local one.
@@ -209,7 +231,7 @@ impl Snapshot {
 
     /// Whether some peer serves what the local server does not.
     pub fn is_skewed(&self) -> bool {
-        self.local_is_known && self.index.values().any(|servers| !servers.has_local())
+        self.local_is_known() && self.index.holds_what_the_local_server_lacks()
     }
 
     /// Number of peers.
@@ -217,15 +239,9 @@ impl Snapshot {
         self.upstreams.len().saturating_sub(1)
     }
 
-    /// Number of (group, version, resource) that some server serves.
+    /// Number of resources and subresources that some server serves.
     pub fn resources(&self) -> usize {
         self.index.len()
-    }
-}
-
-impl Served {
-    fn resources(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        Document::ALL.into_iter().flat_map(|document| self.part(document).list.resources())
     }
 }
 
@@ -234,7 +250,7 @@ impl fmt::Debug for Snapshot {
         f.debug_struct("Snapshot")
             .field("enabled", &self.enabled)
             .field("upstreams", &self.upstreams)
-            .field("local_is_known", &self.local_is_known)
+            .field("unknown", &self.unknown)
             .field("resources", &self.index.len())
             .finish_non_exhaustive()
     }

@@ -15,6 +15,9 @@ pub enum RequestError {
     /// No upstream answered.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// Nobody is known to serve the resource, but not every server has said what it serves.
+    #[error("not every API server has said what it serves")]
+    Unaccounted,
     /// The request target has no path, as in CONNECT.
     #[error("the request target has no path")]
     NoPath,
@@ -53,6 +56,12 @@ impl RequestError {
                 message: "the API server that serves the resource is not known any more",
                 retry_after: Some(1),
             },
+            RequestError::Unaccounted => Failure {
+                code: StatusCode::SERVICE_UNAVAILABLE,
+                reason: "ServiceUnavailable",
+                message: "it is not known yet which API server serves the resource",
+                retry_after: Some(1),
+            },
             RequestError::Forward(ForwardError::Broken { .. }) => Failure {
                 code: StatusCode::BAD_GATEWAY,
                 reason: "InternalError",
@@ -76,6 +85,7 @@ impl RequestError {
             RequestError::Forward(ForwardError::NotReached { .. }) => "proxy_transport",
             RequestError::Forward(ForwardError::Broken { .. }) => "upstream_broke_off",
             RequestError::Forward(ForwardError::NoPeer) => "endpoint_resolution",
+            RequestError::Unaccounted => "unaccounted_server",
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
         }
     }
@@ -86,7 +96,8 @@ impl RequestError {
             RequestError::Identity(_)
             | RequestError::NoPath
             | RequestError::Forward(ForwardError::Target { .. }) => Fault::Client,
-            RequestError::Forward(
+            RequestError::Unaccounted
+            | RequestError::Forward(
                 ForwardError::NotReached { .. } | ForwardError::Broken { .. } | ForwardError::NoPeer,
             ) => Fault::Upstream,
         }

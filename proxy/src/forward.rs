@@ -4,23 +4,33 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
-use http::{HeaderValue, Method, Request, Response, Version, request};
+use http::{HeaderValue, Request, Response, Version};
+use http_body::Body as _;
 use tracing::debug;
 
 use crate::account::RequestRecord;
+use crate::error::chain;
 use crate::identity::{Identity, TrustClass};
 use crate::upstream::{Role, Upstream};
+use crate::vitals::Vitals;
 
 pub mod body;
+pub mod choose;
 pub mod connect;
 pub mod headers;
 pub mod pool;
+pub mod replay;
+pub mod retry;
 pub mod splice;
 pub mod upgrade;
+pub mod watch;
 
 pub use body::{RequestBody, ResponseBody};
 pub use connect::{ConnectError, Connection, Dialer};
 pub use pool::Pool;
+use replay::{Replay, ReplayBody};
+use retry::Spare;
+pub use retry::{Budget, Unanswered};
 pub use upgrade::Upgrade;
 
 /// Why a request got no response.
@@ -51,35 +61,13 @@ pub enum ForwardError {
     },
 }
 
-/// How one try ended without a response.
-#[derive(Debug)]
-pub enum Unanswered {
-    /// Nothing was sent: the request is whole and may go elsewhere.
-    Unsent {
-        /// The request.
-        request: Box<Request<RequestBody>>,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-        /// Whether the connection was one from the pool that had gone away.
-        stale: bool,
-    },
-    /// It may have been received.
-    Broken(hyper::Error),
-}
-
-impl Unanswered {
-    /// Nothing was sent because no connection came about.
-    pub fn not_connected(request: Request<RequestBody>, source: ConnectError) -> Self {
-        Unanswered::Unsent { request: Box::new(request), source: Box::new(source), stale: false }
-    }
-}
-
 /// A request made ready for any upstream.
 #[derive(Debug)]
 pub struct Outbound {
     request: Request<RequestBody>,
     class: TrustClass,
     upgrade: Option<Upgrade>,
+    replay: Option<Replay>,
 }
 
 impl Outbound {
@@ -106,75 +94,119 @@ impl Outbound {
         parts.uri = uri;
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let request = Request::from_parts(parts, RequestBody::Incoming(body));
-        Ok(Self { request, class: identity.trust_class(), upgrade })
+        let (body, replay) = if body.is_end_stream() {
+            (RequestBody::Empty, None)
+        } else {
+            let (body, replay) = ReplayBody::new(body);
+            (RequestBody::Client(body), Some(replay))
+        };
+        let request = Request::from_parts(parts, body);
+        Ok(Self { request, class: identity.trust_class(), upgrade, replay })
+    }
+
+    /// A request without a body, made ready before, once more.
+    pub fn again(head: Request<()>, class: TrustClass) -> Self {
+        Self { request: head.map(|()| RequestBody::Empty), class, upgrade: None, replay: None }
+    }
+
+    /// A copy of the head, if there is no body and no upgrade.
+    pub fn plain_head(&self) -> Option<Request<()>> {
+        (self.replay.is_none() && self.upgrade.is_none()).then(|| retry::head_of(&self.request))
+    }
+
+    /// The class of upstream connection it may use.
+    pub fn trust_class(&self) -> TrustClass {
+        self.class
     }
 
     /// The headers, for stages that adapt them.
     pub fn headers_mut(&mut self) -> &mut http::HeaderMap {
         self.request.headers_mut()
     }
+}
 
-    /// Tells the upstream that the server was chosen already (KEP-4020).
-    pub fn mark_proxied(&mut self) {
-        self.headers_mut().insert(headers::PEER_PROXIED, HeaderValue::from_static("true"));
-    }
+/// What forwarding draws on beside the connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'a> {
+    /// Connections.
+    pub pool: &'a Pool,
+    /// Bounds second tries.
+    pub budget: &'a Budget,
+    /// Learns how servers do.
+    pub vitals: &'a Vitals,
 }
 
 /// Sends a request to the first upstream that takes it.
 ///
-/// It is sent again only when nothing was sent before, or when it is safe, has no body and no response had begun.
+/// It goes to another connection or upstream only while it cannot have an effect twice: nothing was sent, or the server
+/// did not process it, or it is safe and no response had begun. An upgrade is never sent twice.
 ///
 /// # Errors
 /// See [`ForwardError`].
 pub async fn forward(
-    pool: &Pool,
-    upstreams: impl Iterator<Item = Upstream>,
+    means: Means<'_>,
+    mut upstreams: impl Iterator<Item = Upstream>,
     outbound: Outbound,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, ForwardError> {
-    let Outbound { mut request, class, upgrade } = outbound;
-    let spare = Spare::of(&request, upgrade.as_ref());
-    let mut failure = ForwardError::NoPeer;
-    for upstream in upstreams {
+    let Outbound { mut request, class, upgrade, replay } = outbound;
+    let spare = upgrade.is_none().then(|| Spare::of(&request, replay));
+    means.budget.deposit();
+    let mut upstream = upstreams.next().ok_or(ForwardError::NoPeer)?;
+    let mut stale_tries = 0;
+    loop {
         if upstream.role == Role::Peer {
             debug!("Proxying request for {} to peer at {}", request.uri().path(), upstream.address);
+            // Whoever serves it must not send it on (KEP-4020).
+            request.headers_mut().insert(headers::PEER_PROXIED, HeaderValue::from_static("true"));
         }
-        // A second try at the same upstream is for a pooled connection that had gone away.
-        for _ in 0..2 {
-            let tried = match &upgrade {
-                Some(upgrade) => upgrade::attempt(pool, &upstream, class, request, upgrade, record).await,
-                None => attempt(pool, &upstream, class, request, record).await,
-            };
-            let unanswered = match tried {
-                Ok(response) => return Ok(response),
-                Err(unanswered) => unanswered,
-            };
-            record.failed_at(&upstream);
-            let again = match unanswered {
-                Unanswered::Unsent { request: unsent, source, stale } => {
-                    debug!(address = %upstream.address, error = %source, "upstream not reached");
-                    request = *unsent;
-                    failure = ForwardError::NotReached { source };
-                    stale
-                }
-                Unanswered::Broken(source) => {
-                    let address = upstream.address;
-                    debug!(%address, error = %source, "upstream broke off");
-                    failure = ForwardError::Broken { address, source };
-                    match spare.request() {
-                        Some(copy) => request = copy,
-                        None => return Err(failure),
-                    }
-                    true
-                }
-            };
-            if !again {
-                break;
+        let tried = match &upgrade {
+            Some(upgrade) => upgrade::attempt(means.pool, &upstream, class, request, upgrade, record).await,
+            None => attempt(means.pool, &upstream, class, request, record).await,
+        };
+        let unanswered = match tried {
+            Ok(response) => {
+                means.vitals.answered(&upstream);
+                return Ok(response);
             }
+            Err(unanswered) => unanswered,
+        };
+        record.failed_at(&upstream);
+        let stale = unanswered.is_stale();
+        let (again, failure) = after(unanswered, upstream, spare.as_ref(), means.budget);
+        debug!(error = %chain(&failure), stale, "no answer");
+        request = match again {
+            Some(request) => request,
+            None => return Err(failure),
+        };
+        // Connections that were open when the server went away fail one by one; that says nothing about the server now.
+        if stale && stale_tries < STALE_TRIES {
+            stale_tries += 1;
+            continue;
+        }
+        means.vitals.failed(&upstream);
+        upstream = upstreams.next().ok_or(failure)?;
+        stale_tries = 0;
+    }
+}
+
+/// Connections from the pool that may turn out to be gone before the upstream itself is taken to be.
+const STALE_TRIES: u32 = 4;
+
+/// What is left to send after a try, and what to tell the client if that is nothing.
+fn after(
+    unanswered: Unanswered,
+    upstream: Upstream,
+    spare: Option<&Spare>,
+    budget: &Budget,
+) -> (Option<Request<RequestBody>>, ForwardError) {
+    match unanswered {
+        Unanswered::Unsent { request, source, .. } => (Some(*request), ForwardError::NotReached { source }),
+        Unanswered::Broken { source, .. } => {
+            let again = spare.and_then(|spare| spare.again(&source, budget));
+            (again, ForwardError::Broken { address: upstream.address, source })
         }
     }
-    Err(failure)
 }
 
 async fn attempt(
@@ -190,7 +222,7 @@ async fn attempt(
     };
     record.sent_to(upstream);
     let sent = match &mut lease.connection {
-        Connection::Http2(sender) => sender.try_send_request(request).await,
+        Connection::Http2(sender) => sender.requests.try_send_request(request).await,
         Connection::Http1(sender) => {
             to_origin_form(&mut request);
             sender.try_send_request(request).await
@@ -205,36 +237,13 @@ async fn attempt(
                     source: Box::new(refused.into_error()),
                     stale: lease.reused,
                 },
-                None => Unanswered::Broken(refused.into_error()),
+                None => Unanswered::Broken { source: refused.into_error(), stale: lease.reused },
             });
         }
     };
     lease.guard.keep(lease.connection);
     let guard = lease.guard;
     Ok(response.map(|body| ResponseBody::upstream(body, Some(guard))))
-}
-
-/// The head of a request that may be sent twice.
-#[derive(Debug)]
-struct Spare(Option<request::Parts>);
-
-impl Spare {
-    fn of(request: &Request<RequestBody>, upgrade: Option<&Upgrade>) -> Self {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        let whole = http_body::Body::is_end_stream(request.body());
-        if !safe || !whole || upgrade.is_some() {
-            return Self(None);
-        }
-        let mut head = Request::new(());
-        *head.method_mut() = request.method().clone();
-        *head.uri_mut() = request.uri().clone();
-        *head.headers_mut() = request.headers().clone();
-        Self(Some(head.into_parts().0))
-    }
-
-    fn request(&self) -> Option<Request<RequestBody>> {
-        self.0.clone().map(|parts| Request::from_parts(parts, RequestBody::Empty))
-    }
 }
 
 /// `https://AUTHORITY/PATH?QUERY` with path and query byte for byte as the client sent them.

@@ -27,13 +27,17 @@ pub mod forward;
 
 pub mod account;
 
+pub mod limits;
 pub mod serve;
 pub mod worker;
 
+pub mod asker;
 pub mod discovery;
 pub mod own_client;
 pub mod peers;
+pub mod prober;
 pub mod upstream;
+pub mod vitals;
 
 pub mod steering;
 

@@ -1,7 +1,8 @@
 //! Decides which API server answers a request. Pure: no IO, no clock, no await.
 //!
 //! The order is that of the built-in proxy's handler (KEP-4020): non-resource, already proxied, snapshot not synced,
-//! served locally, served by nobody, capable peers.
+//! served locally, served by nobody, capable peers. Beyond it, subresource and verb count, and what nobody is known to
+//! serve is only then a 404 when every server is accounted for.
 
 use crate::classify::RequestInfo;
 use crate::discovery::{Document, ServerSet, Snapshot};
@@ -9,12 +10,25 @@ use crate::discovery::{Document, ServerSet, Snapshot};
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The local API server.
-    Local(LocalReason),
+    /// The local API server, or while that cannot be reached one of `stand_ins`.
+    Local {
+        /// Why.
+        reason: LocalReason,
+        /// Peers that may answer in its place; empty where only the local server's own answer is true.
+        stand_ins: ServerSet,
+    },
     /// One of the peers in the set; never empty, never holds the local server.
     Peers(ServerSet),
-    /// The local API server authorises it, the merged document answers it.
-    Discovery(Document),
+    /// The merged document answers it, once the local API server, or while that cannot be reached one of `stand_ins`,
+    /// has authorised it.
+    Discovery {
+        /// Which.
+        document: Document,
+        /// Peers that may authorise it instead.
+        stand_ins: ServerSet,
+    },
+    /// Nobody is known to serve it, but these servers have not said what they serve.
+    Unavailable(ServerSet),
 }
 
 /// Why the local API server answers.
@@ -30,7 +44,7 @@ pub enum LocalReason {
     NotSynced,
     /// The local server serves the resource.
     ServedLocally,
-    /// No known server serves it; the local server words the 404.
+    /// No known server serves it; the local server words the 404 or 405.
     ServedByNobody,
 }
 
@@ -41,35 +55,58 @@ pub struct Marks {
     pub already_proxied: bool,
     /// The merged discovery document this request would be answered with.
     pub discovery: Option<Document>,
+    /// The request asks about this very server: health, metrics, profiles, logs.
+    pub about_this_server: bool,
 }
 
 /// Decides.
 pub fn route(info: Option<&RequestInfo<'_>>, marks: Marks, snapshot: &Snapshot) -> Route {
     if !snapshot.enabled() {
-        return Route::Local(LocalReason::Disabled);
+        return only_local(LocalReason::Disabled);
     }
-    let Some(info) = info.filter(|info| info.is_resource) else {
-        return match marks.discovery {
-            Some(document) if !marks.already_proxied && snapshot.merged(document).is_some() => {
-                Route::Discovery(document)
-            }
-            _ => Route::Local(LocalReason::NonResource),
-        };
-    };
     if marks.already_proxied {
-        return Route::Local(LocalReason::AlreadyProxied);
+        return only_local(LocalReason::AlreadyProxied);
     }
+    match info.filter(|info| info.is_resource) {
+        Some(info) => route_resource(info, snapshot),
+        None => route_non_resource(marks, snapshot),
+    }
+}
+
+fn route_non_resource(marks: Marks, snapshot: &Snapshot) -> Route {
+    let stand_ins = if marks.about_this_server { ServerSet::default() } else { snapshot.all_peers() };
+    match marks.discovery {
+        Some(document) if snapshot.merged(document).is_some() => Route::Discovery { document, stand_ins },
+        _ => Route::Local { reason: LocalReason::NonResource, stand_ins },
+    }
+}
+
+fn route_resource(info: &RequestInfo<'_>, snapshot: &Snapshot) -> Route {
+    let servers = snapshot.servers_of(info);
     if !snapshot.local_is_known() {
-        return Route::Local(LocalReason::NotSynced);
+        return Route::Local { reason: LocalReason::NotSynced, stand_ins: servers.peers() };
     }
-    let servers = snapshot.servers_of(info.group, info.version, info.resource);
     if servers.has_local() {
-        return Route::Local(LocalReason::ServedLocally);
+        return Route::Local { reason: LocalReason::ServedLocally, stand_ins: servers.peers() };
     }
-    if servers.is_empty() {
-        return Route::Local(LocalReason::ServedByNobody);
+    if !servers.is_empty() {
+        return Route::Peers(servers);
     }
-    Route::Peers(servers)
+    let unknown = snapshot.unknown();
+    if unknown.is_empty() || snapshot.servers_of_any_verb(info).has_local() {
+        return Route::Local { reason: LocalReason::ServedByNobody, stand_ins: snapshot.all_peers() };
+    }
+    Route::Unavailable(unknown)
+}
+
+fn only_local(reason: LocalReason) -> Route {
+    Route::Local { reason, stand_ins: ServerSet::default() }
+}
+
+/// Whether a path asks about the server that answers it rather than about the cluster.
+pub fn is_about_this_server(path: &str) -> bool {
+    const ROOTS: [&str; 7] = ["livez", "readyz", "healthz", "metrics", "debug", "logs", "configz"];
+    path.trim_start_matches('/').split('/').next().is_some_and(|root| ROOTS.contains(&root))
 }
 
 #[cfg(test)]

@@ -2,19 +2,19 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::iter;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -25,14 +25,22 @@ use crate::discovery::{self, Snapshot};
 use crate::error::{RequestError, chain};
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
-use crate::forward::{self, ForwardError, Outbound, Pool, ResponseBody};
+use crate::forward::{self, Budget, ForwardError, Outbound, Pool, ResponseBody};
 use crate::identity::{self, ClientCertificate, IdentityHeaders, identify};
+use crate::limits::Sources;
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, asks_for_list};
-use crate::route::{LocalReason, Marks, Route, route};
+use crate::route::{Marks, Route, is_about_this_server, route};
 use crate::tls::TlsContext;
 use crate::tls::handshake::{Handshake, Session, handshake};
 use crate::upstream::Upstream;
+use crate::vitals::Vitals;
+
+mod deliver;
+mod watch;
+
+use deliver::deliver;
+use watch::Watch;
 
 /// What all workers share and only read.
 #[derive(Debug)]
@@ -49,6 +57,16 @@ pub struct Shared {
     pub readiness: Readiness,
     /// This node's API server.
     pub local: Upstream,
+    /// How every API server does.
+    pub vitals: Arc<Vitals>,
+    /// Whether peers answer while the local API server cannot be reached (`--local-failover`).
+    pub local_failover: bool,
+    /// Whether a watch whose upstream died goes on at another server (`--watch-continuation`).
+    pub watch_continuation: bool,
+    /// Connections by source.
+    pub sources: Arc<Sources>,
+    /// Tells that the snapshot was replaced.
+    pub changes: Receiver<()>,
     /// Cancelled when the process drains.
     pub drain: CancellationToken,
 }
@@ -62,6 +80,8 @@ pub struct Worker {
     pub pool: Pool,
     /// This worker's counters.
     pub accounts: Accounts,
+    /// Bounds this worker's second tries.
+    pub budget: Budget,
     /// Rotates over the peers that could serve a request.
     pub turn: AtomicUsize,
 }
@@ -86,6 +106,10 @@ const CLIENT_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::fr
 /// Serves one connection to its end.
 pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
     let address = accepted.client;
+    let Some(_place) = worker.shared.sources.enter(address.ip()) else {
+        debug!(client = %address, "connection refused: its source has too many");
+        return;
+    };
     let tls = worker.shared.tls.load_full();
     match handshake(accepted, &tls).await {
         Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip(), &tls).await,
@@ -150,7 +174,7 @@ where
 }
 
 /// Answers one request; every way out writes a response and closes exactly one record.
-async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let shared = &client.worker.shared;
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut record = client.worker.accounts.open(method.clone(), uri.clone());
@@ -176,60 +200,42 @@ async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<
 }
 
 async fn answer(
-    client: &Client,
-    request: Request<Incoming>,
+    client: &Arc<Client>,
+    mut request: Request<Incoming>,
     info: Option<&RequestInfo<'_>>,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, RequestError> {
-    let Worker { shared, pool, turn, .. } = &*client.worker;
+    let worker = &client.worker;
+    let shared = &worker.shared;
     let identity = identify(&client.certificate, request.headers(), &shared.names)?;
     let snapshot = shared.snapshot.load_full();
-    let path_and_query = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
+    let target = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
-        discovery: discovery::accept::merged_document(
-            request.method(),
-            path_and_query.path(),
-            request.headers(),
-        ),
+        about_this_server: is_about_this_server(target.path()),
+        discovery: discovery::accept::merged_document(request.method(), target.path(), request.headers()),
     };
     let decision = route(info, marks, &snapshot);
-    let mut outbound = Outbound::new(
-        request,
-        &identity,
-        &shared.names,
-        client.address,
-        client.certificate.is_front_proxy(),
-    )?;
-
-    match decision {
-        Route::Local(reason) => {
-            if reason == LocalReason::AlreadyProxied {
-                outbound.mark_proxied();
-            }
-            let response = forward::forward(pool, iter::once(shared.local), outbound, record).await?;
-            if !asks_for_list(path_and_query.path(), path_and_query.query()) {
-                return Ok(response);
-            }
-            let broken = |source| ForwardError::Broken { address: shared.local.address, source };
-            Ok(shared.readiness.add_to(response).await.map_err(broken)?)
-        }
-        Route::Discovery(document) => {
-            let merged = snapshot.merged(document).ok_or(ForwardError::NoPeer)?;
-            let condition = discovery::answer::ask_local(&mut outbound, merged);
-            let local = forward::forward(pool, iter::once(shared.local), outbound, record).await?;
-            Ok(discovery::answer::from_local(local, merged, &condition))
-        }
-        Route::Peers(servers) => {
-            outbound.mark_proxied();
-            let start = turn.fetch_add(1, Ordering::Relaxed);
-            let peers = servers.iter_from(start).filter_map(|index| snapshot.upstream(index));
-            let result = forward::forward(pool, peers, outbound, record).await.map_err(RequestError::from);
-            if let Some(info) = info {
-                let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
-                shared.metrics.rerouted(code.as_u16(), info);
-            }
-            result
-        }
+    if marks.already_proxied {
+        // Exactly the value that keeps a built-in proxy behind this one from sending it on.
+        request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
+    let is_front_proxy = client.certificate.is_front_proxy();
+    let outbound = Outbound::new(request, &identity, &shared.names, client.address, is_front_proxy)?;
+    let watch = info.and_then(|info| Watch::of(info, &outbound, shared.watch_continuation));
+
+    let result = deliver(worker, decision, &snapshot, outbound, record).await;
+    if let (Route::Peers(_), Some(info)) = (decision, info) {
+        let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
+        shared.metrics.rerouted(code.as_u16(), info);
+    }
+    let response = result?;
+    if let Some(watch) = watch {
+        return Ok(watch.follow(worker, response));
+    }
+    if asks_for_list(target.path(), target.query()) {
+        let broken = |source| ForwardError::Broken { address: shared.local.address, source };
+        return Ok(shared.readiness.add_to(response).await.map_err(broken)?);
+    }
+    Ok(response)
 }

@@ -2,8 +2,8 @@
 //!
 //! Problem: the proxy must see connections to a port that kube-apiserver owns, and must never keep one from
 //! it. Mechanism: an `sk_lookup` program picks a worker's listener for each new connection, if that worker's
-//! heartbeat is fresh. Invariant: whenever the proxy is gone, hung or switched off, the program chooses nobody
-//! and the kernel goes on to kube-apiserver as if nothing were installed.
+//! heartbeat is fresh. Invariant: whenever the proxy is gone, hung or switched off, the program chooses
+//! nobody and the kernel goes on to kube-apiserver as if nothing were installed.
 
 mod cgroup;
 mod counters;
@@ -86,7 +86,8 @@ impl Steering {
     /// the calling thread. Nothing is steered to this process before [`Steering::register`] and
     /// [`Steering::set_steering`].
     ///
-    /// Called within a tokio runtime, it also spawns a task that passes on the programs' log lines.
+    /// Called within a tokio runtime (with its timer enabled), it also spawns a task that passes on the
+    /// programs' log lines.
     ///
     /// # Errors
     ///

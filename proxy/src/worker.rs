@@ -12,8 +12,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::accept::accept;
+use crate::identity::TrustClass;
 use crate::serve::{Worker, serve_connection};
 use crate::steering::Heartbeat;
+use crate::upstream::Role;
 
 /// The kernel passes a worker over when its last beat is 1 s old; a loaded two-core node may stall for hundreds of ms.
 const BEAT: Duration = Duration::from_millis(100);
@@ -28,6 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// When no thread can be started.
 pub fn start(
     number: usize,
+    limit: usize,
     listener: StdTcpListener,
     heartbeat: Heartbeat,
     worker: Worker,
@@ -37,23 +40,29 @@ pub fn start(
         let _ends_the_process = worker.shared.drain.clone().drop_guard();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            run(number, TcpListener::from_std(listener)?, heartbeat, Arc::new(worker)).await;
+            run(number, limit, TcpListener::from_std(listener)?, heartbeat, Arc::new(worker)).await;
             Ok(())
         })
     })
 }
 
 /// Accepts and serves. The heartbeat comes from this very loop: a worker that does not get to it does not serve.
-async fn run(number: usize, listener: TcpListener, heartbeat: Heartbeat, worker: Arc<Worker>) {
+///
+/// At `limit` connections it neither accepts nor beats, so that the kernel leaves new connections to the API server.
+async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Heartbeat, worker: Arc<Worker>) {
     let drain = worker.shared.drain.clone();
+    let mut changes = worker.shared.changes.clone();
     let connections = TaskTracker::new();
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut draining = false;
     loop {
         tokio::select! {
-            _ = beats.tick() => heartbeat.beat(),
-            accepted = accept(&listener) => match accepted {
+            _ = beats.tick() => if connections.len() < limit {
+                heartbeat.beat();
+            },
+            Ok(()) = changes.changed() => follow_upstreams(&worker),
+            accepted = accept(&listener), if connections.len() < limit => match accepted {
                 Ok(accepted) => {
                     connections.spawn(serve_connection(Arc::clone(&worker), accepted));
                 }
@@ -82,6 +91,15 @@ async fn run(number: usize, listener: TcpListener, heartbeat: Heartbeat, worker:
     };
     if timeout(DRAIN_LIMIT, drained).await.is_err() {
         warn!(worker = number, open = open(), "connections cut at the end of the drain");
+    }
+}
+
+/// Opens connections to new peers before the first request needs them, and forgets those to peers that left.
+fn follow_upstreams(worker: &Worker) {
+    let upstreams = worker.shared.snapshot.load().upstreams().to_vec();
+    worker.pool.keep_only(&upstreams);
+    for upstream in upstreams.iter().filter(|upstream| upstream.role == Role::Peer) {
+        worker.pool.warm_up(upstream, TrustClass::Asserted);
     }
 }
 

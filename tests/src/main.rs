@@ -50,23 +50,25 @@ async fn run_store(args: &serve::StoreArgs) -> Result<()> {
     }
     let listener =
         UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let interrupted = interrupted();
     say(&format!("serving on {}", path.display()))?;
     let store = Store::in_memory();
     tokio::select! {
         ended = store.serve(listener) => ended?,
-        ended = interrupted() => ended?,
+        ended = interrupted => ended?,
     }
     std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 async fn run_server(args: &serve::ServeArgs) -> Result<()> {
     let standin = Standin::start(args.options().await?).await?;
+    let interrupted = interrupted();
     say(&format!("serving on {}", standin.addr))?;
-    interrupted().await?;
+    interrupted.await?;
     standin.stop().await
 }
 
-/// Waits for SIGTERM or SIGINT.
+/// Waits for SIGTERM or SIGINT; catches them from the call on, not only when awaited.
 fn interrupted() -> impl Future<Output = Result<()>> {
     let signals =
         signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));

@@ -1,7 +1,7 @@
 //! Gives tests network namespaces and a BPF file system of their own, all gone on drop.
 //!
-//! A namespace belongs to a thread, so everything that must happen inside one runs in [`Netns::run`], and threads
-//! and processes started there stay there. `ip netns exec` is not used: it hides mounts below /sys.
+//! A namespace belongs to a thread, so everything that must happen inside one runs in [`Netns::run`], and
+//! threads and processes started there stay there. `ip netns exec` is not used: it hides mounts below /sys.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ impl Netns {
     ///
     /// # Errors
     ///
-    /// Fails without CAP_SYS_ADMIN and CAP_NET_ADMIN, or without the `ip` command.
+    /// Fails without `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`, or without the `ip` command.
     pub fn new(label: &str) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("mvp-{}-{}-{label}", std::process::id(), COUNT.fetch_add(1, Relaxed));

@@ -85,6 +85,7 @@ impl ServeArgs {
             documents: Documents::load(&self.documents)?,
             store,
             bind: SocketAddr::new(self.bind_address, self.secure_port),
+            loopback: None,
             advertise: self.advertise_address,
             hostname: self.hostname.clone(),
             serving: Identity {

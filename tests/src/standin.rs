@@ -65,6 +65,8 @@ pub struct StandinOptions {
     pub store: Store,
     /// Where it listens; port 0 picks one.
     pub bind: SocketAddr,
+    /// Where it dials itself; its own port when absent. Another server there is noticed as a failure.
+    pub loopback: Option<SocketAddr>,
     /// Its address in the `kubernetes` `EndpointSlice`; the bound one when absent.
     pub advertise: Option<IpAddr>,
     /// Name its server ID is derived from; must differ between servers that share a store.
@@ -95,6 +97,7 @@ impl StandinOptions {
             documents: Documents::load(documents)?,
             store: store.clone(),
             bind: SocketAddr::new(ip, 0),
+            loopback: None,
             advertise: None,
             hostname: hostname.to_owned(),
             serving: pki.serving(hostname, ip)?,
@@ -126,8 +129,9 @@ impl Standin {
         let listener =
             TcpListener::bind(options.bind).await.with_context(|| format!("cannot bind {}", options.bind))?;
         let addr = listener.local_addr()?;
-        let loopback_address = loopback::address(addr);
-        let advertised = SocketAddr::new(options.advertise.unwrap_or(loopback_address.ip()), addr.port());
+        let advertised =
+            SocketAddr::new(options.advertise.unwrap_or(loopback::address(addr).ip()), addr.port());
+        let loopback_address = options.loopback.unwrap_or(loopback::address(addr));
         let peer_address = options.documents.announces_peer_address();
         let presence =
             Arc::new(Presence::new(options.store.clone(), &options.hostname, advertised, peer_address));

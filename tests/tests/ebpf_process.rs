@@ -1,4 +1,5 @@
 //! Kills, stops and constrains a worker process and looks at who answers next.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ebpf_support;
 
@@ -6,22 +7,29 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ebpf_support::{SECURE_PORT, STALE_AFTER, Server, any_v4, ask, eventually, loopback, open, options};
-use mvproxy::steering::{PeerOps, Steering, SteeringError};
+use ebpf_support::{
+    PATIENT, SECURE_PORT, STALE_AFTER, Server, any_v4, ask, eventually, loopback, open, options,
+};
+use mvproxy::steering::{PeerOps, Steering, SteeringError, SteeringOptions};
 use mvproxy_tests::netns::{BpfFs, Netns};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Tells this binary, started by itself, to be the process under test.
 const FOLDER: &str = "MVPROXY_TEST_BPFFS";
+/// Tells it from how many milliseconds its heartbeat is stale.
+const STALE_MS: &str = "MVPROXY_TEST_STALE_MS";
 
 /// The process under test; does nothing in an ordinary test run.
 #[test]
 fn steering_process() {
     let Some(dir) = std::env::var_os(FOLDER) else { return };
-    let steering = match Steering::open(&options(dir.into(), 1)) {
+    let stale_ms = std::env::var(STALE_MS).expect("set together").parse().expect("a number");
+    let options = SteeringOptions { stale_after: Duration::from_millis(stale_ms), ..options(dir.into(), 1) };
+    let steering = match Steering::open(&options) {
         Ok(steering) => steering,
         Err(error) => return println!("process: refused {error}: {}", one_line(&error)),
     };
@@ -29,7 +37,7 @@ fn steering_process() {
     steering.register(&[worker.fd()]).expect("a listener can be registered");
     steering.set_steering(true).expect("the mode word can be written");
     println!("process: steering, {:?}", steering.state().peer_ops);
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_mins(1));
 }
 
 /// What caused an error, first and last lines of a verifier log included.
@@ -46,6 +54,10 @@ struct Process {
 
 impl Process {
     fn start(bpffs_dir: &Path, wrapper: &[&str]) -> Self {
+        Self::start_with_limit(bpffs_dir, wrapper, PATIENT)
+    }
+
+    fn start_with_limit(bpffs_dir: &Path, wrapper: &[&str], stale_after: Duration) -> Self {
         let own = std::env::current_exe().unwrap();
         let mut line: Vec<_> = wrapper.iter().map(std::ffi::OsStr::new).collect();
         line.push(own.as_os_str());
@@ -53,6 +65,7 @@ impl Process {
             .args(&line[1..])
             .args(["--exact", "steering_process", "--nocapture"])
             .env(FOLDER, bpffs_dir)
+            .env(STALE_MS, stale_after.as_millis().to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -69,8 +82,19 @@ impl Process {
             .expect("the process reports")
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Stops it and returns when all its threads stand still.
+    fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let status = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
     }
 }
 
@@ -110,15 +134,13 @@ fn killed_process_leaves_clients_to_the_api_server() {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
 fn stopped_process_leaves_clients_to_the_api_server_within_the_limit() {
     with_api_server("stop", |bpffs| {
-        let mut process = Process::start(&bpffs.path(), &[]);
+        let mut process = Process::start_with_limit(&bpffs.path(), &[], STALE_AFTER);
         assert!(process.report().starts_with("steering"));
-        assert_eq!(ask(loopback()), "w0");
-        process.signal(Signal::SIGSTOP);
-        let stopped = Instant::now();
+        eventually("steered", || ask(loopback()) == "w0");
+        process.stop();
         std::thread::sleep(STALE_AFTER);
         // The listener still exists and would take the connection; only the heartbeat tells.
         assert_eq!(ask(loopback()), "api");
-        assert!(stopped.elapsed() < STALE_AFTER + Duration::from_millis(250), "{:?}", stopped.elapsed());
         process.signal(Signal::SIGCONT);
         eventually("steered again", || ask(loopback()) == "w0");
     });

@@ -1,4 +1,5 @@
 //! Steers real connections in a network namespace: who gets which one, and who when workers are gone.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ebpf_support;
 
@@ -6,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ebpf_support::{
     EXEMPT_SOURCE, SECURE_PORT, STALE_AFTER, Server, answer, any_dual_stack, any_v4, ask, ask_from,
-    eventually, listen, loopback, open,
+    eventually, listen, loopback, open, open_impatient,
 };
 use mvproxy::steering::Steering;
 use mvproxy_tests::netns::{BpfFs, Netns, command};
@@ -164,7 +165,7 @@ fn release_leaves_clients_to_the_api_server_at_once() {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
 fn live_workers_take_over_from_a_hung_one_and_the_api_server_from_all() {
     with_api_server("hung", |bpffs| {
-        let steering = open(&bpffs.path());
+        let steering = open_impatient(&bpffs.path());
         let workers = ["w0", "w1"].map(|name| {
             let index = usize::from(name == "w1");
             Server::worker(name, any_v4(), steering.heartbeat(index))
@@ -178,14 +179,14 @@ fn live_workers_take_over_from_a_hung_one_and_the_api_server_from_all() {
         }
 
         workers[0].hang();
-        std::thread::sleep(STALE_AFTER + STALE_AFTER / 4);
+        std::thread::sleep(STALE_AFTER);
         for _ in 0..32 {
             assert_eq!(ask(loopback()), "w1");
         }
         assert!(steering.stats().unwrap().taken_over > 0);
 
         workers[1].hang();
-        std::thread::sleep(STALE_AFTER + STALE_AFTER / 4);
+        std::thread::sleep(STALE_AFTER);
         for _ in 0..8 {
             assert_eq!(ask(loopback()), "api");
         }
@@ -200,7 +201,7 @@ fn live_workers_take_over_from_a_hung_one_and_the_api_server_from_all() {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
 fn hung_member_of_a_reuseport_group_gets_nothing() {
     with_api_server("reuseport", |bpffs| {
-        let steering = open(&bpffs.path());
+        let steering = open_impatient(&bpffs.path());
         let member = |address: SocketAddr| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_reuse_port(true).unwrap();
@@ -217,7 +218,7 @@ fn hung_member_of_a_reuseport_group_gets_nothing() {
         steering.register(&workers.each_ref().map(Server::fd)).unwrap();
         steering.set_steering(true).unwrap();
         workers[0].hang();
-        std::thread::sleep(STALE_AFTER + STALE_AFTER / 4);
+        std::thread::sleep(STALE_AFTER);
         for _ in 0..32 {
             assert_eq!(ask(loopback()), "w1", "the kernel must not choose within the group");
         }

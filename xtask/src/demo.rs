@@ -2,6 +2,7 @@
 
 mod caller;
 mod leftovers;
+mod logs;
 mod manifest;
 mod network;
 mod node;
@@ -57,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
     let started = Instant::now();
     let mut site = Site::set_up(workspace, kubectl.path, steered)?;
     println!("{}", site.description());
-    let mut report = Report::new(site.logs());
+    let mut report = Report::new(site.logs().to_owned());
     steps::play(&mut site, &mut report)?;
     report.summarize(started.elapsed(), &left_out(steered));
     if args.hold {

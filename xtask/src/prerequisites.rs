@@ -79,6 +79,8 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     }
     let mut install = apt();
     install.args(["install", "--yes", "--quiet=2", "--no-install-recommends", "--no-remove"]);
+    // Without a terminal of its own dpkg prints no progress bars into logs.
+    install.args(["-o", "Dpkg::Use-Pty=0"]);
     command::stream(install.args(packages))
 }
 

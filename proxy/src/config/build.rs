@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,7 +36,13 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         kubeconfig: read.file("kubeconfig"),
         discovery_interval: read.one("discovery-interval", values::interval).unwrap_or(DISCOVERY_INTERVAL),
         mixed_version: read.gate().unwrap_or(true),
+        local_failover: read.one("local-failover", values::boolean).unwrap_or(true),
+        watch_continuation: read.one("watch-continuation", values::boolean).unwrap_or(true),
         admin_address: read.one("admin-address", values::listen_address).unwrap_or(ADMIN_ADDRESS),
+        max_connections: read.one("max-connections", values::connections).unwrap_or(MAX_CONNECTIONS),
+        max_connections_per_source: read
+            .one("max-connections-per-source", values::number)
+            .and_then(NonZeroU32::new),
         workers: read.one("workers", values::workers).unwrap_or_else(flags::default_workers),
         verbosity: read.one("v", values::verbosity).unwrap_or(0),
         log_format: read.one("logging-format", values::log_format).unwrap_or_default(),
@@ -48,6 +55,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
 
 const LOCAL_SOURCE_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 43, 1));
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);
+const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads flags one by one and keeps the mistakes.

@@ -168,8 +168,26 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..manifest("feature-gates", "GATE=BOOL,...", PEERS)
     },
     FlagSpec {
+        help: "true|false: peers answer while the local API server cannot be reached or is not ready; /livez, \
+               /readyz and /healthz stay its own [default: true]",
+        ..one("local-failover", "BOOL", PEERS)
+    },
+    FlagSpec {
+        help: "true|false: a watch whose API server died goes on at another one, unseen by the client [default: true]",
+        ..one("watch-continuation", "BOOL", PEERS)
+    },
+    FlagSpec {
         help: "Where /metrics, /livez and /readyz are served, plain HTTP [default: 127.0.0.1:9643]",
         ..one("admin-address", "IP:PORT", SEEN)
+    },
+    FlagSpec {
+        help: "Connections served at once; while there are more, new ones are left to the API server [default: 20000]",
+        ..one("max-connections", "NUMBER", SEEN)
+    },
+    FlagSpec {
+        help: "Connections of one source address served at once, 0 for any number: a load balancer in front can be \
+               the source of all of them [default: 0]",
+        ..one("max-connections-per-source", "NUMBER", SEEN)
     },
     FlagSpec {
         help: "Threads that serve requests [default: the cores, at most 4]",

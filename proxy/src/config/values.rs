@@ -1,11 +1,12 @@
 //! Reads single values; every reader's error says what it wants, with an example.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use mvproxy_common::MAX_WORKERS;
 
 use super::{LogFormat, PeerAddress, SteeringMode};
 
@@ -107,8 +108,16 @@ pub(super) fn log_format(text: &str) -> Reading<LogFormat> {
 pub(super) fn workers(text: &str) -> Reading<NonZeroUsize> {
     text.parse()
         .ok()
-        .filter(|workers: &NonZeroUsize| workers.get() <= 256)
-        .ok_or("a number of threads from 1 to 256")
+        .filter(|workers: &NonZeroUsize| workers.get() <= MAX_WORKERS as usize)
+        .ok_or("a number of threads from 1 to 16, what the kernel can steer to")
+}
+
+pub(super) fn connections(text: &str) -> Reading<NonZeroU32> {
+    text.parse().map_err(|_| "a number of connections, at least 1")
+}
+
+pub(super) fn number(text: &str) -> Reading<u32> {
+    text.parse().map_err(|_| "a number")
 }
 
 pub(super) fn verbosity(text: &str) -> Reading<u8> {
@@ -221,7 +230,7 @@ mod tests {
         assert!(dialled_address("[::1]:6443").is_ok());
         assert!(port("0").is_err() && port("65536").is_err() && port("6443").is_ok());
         assert!(header_name("X-Remote-Extra-").is_ok() && header_name("X Remote").is_err());
-        assert!(workers("0").is_err() && workers("257").is_err() && workers("4").is_ok());
+        assert!(workers("0").is_err() && workers("17").is_err() && workers("4").is_ok());
         assert!(absolute_path("bpf").is_err() && absolute_path("/sys/fs/bpf").is_ok());
     }
 }

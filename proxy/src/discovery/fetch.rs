@@ -4,18 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::header::ETAG;
+use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::document::{DocumentError, GroupList};
 use super::{Document, Part, Served};
-use crate::forward::headers::PEER_PROXIED;
-use crate::forward::{Connection, Pool, RequestBody};
-use crate::identity::{Assertion, TrustClass};
-use crate::tls::APISERVER_NAME;
+use crate::asker::{Asker, Unreached};
 use crate::upstream::Upstream;
 
 /// Aggregated discovery without peers' resources. Servers that do not know the profile or v2 skip to what they know.
@@ -37,7 +34,7 @@ pub enum FetchError {
         /// Path.
         path: &'static str,
         /// Cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Unreached,
     },
     /// An answer that is no discovery document.
     #[error("{path}: answered {status}")]
@@ -68,11 +65,10 @@ pub enum FetchError {
     TimedOut,
 }
 
-/// Asks servers over connections of its own, under the proxy's own identity.
+/// Asks servers what they serve.
 #[derive(Debug)]
 pub struct Fetcher {
-    pool: Pool,
-    identity: Assertion,
+    asker: Arc<Asker>,
 }
 
 enum Answer {
@@ -87,9 +83,9 @@ struct VersionInfo {
 }
 
 impl Fetcher {
-    /// A fetcher that asserts `identity` over the front-proxy certificate.
-    pub fn new(pool: Pool, identity: Assertion) -> Self {
-        Self { pool, identity }
+    /// A fetcher.
+    pub fn new(asker: Arc<Asker>) -> Self {
+        Self { asker }
     }
 
     /// What a server serves now; the known set when that has not changed.
@@ -160,23 +156,11 @@ impl Fetcher {
         accept: &'static str,
         etag: Option<HeaderValue>,
     ) -> Result<Answer, FetchError> {
-        let not_reached =
-            |source: Box<dyn std::error::Error + Send + Sync>| FetchError::NotReached { path, source };
-        let mut lease = self
-            .pool
-            .acquire(upstream, TrustClass::Asserted)
+        let response = self
+            .asker
+            .get(upstream, path, accept, etag)
             .await
-            .map_err(|error| not_reached(Box::new(error)))?;
-        let request = self.request(path, accept, etag);
-        let sent = match &mut lease.connection {
-            Connection::Http2(sender) => sender.send_request(request).await,
-            Connection::Http1(sender) => {
-                let mut request = request;
-                crate::forward::to_origin_form(&mut request);
-                sender.send_request(request).await
-            }
-        };
-        let response = sent.map_err(|error| not_reached(Box::new(error)))?;
+            .map_err(|source| FetchError::NotReached { path, source })?;
         let etag = response.headers().get(ETAG).cloned();
         match response.status() {
             StatusCode::NOT_MODIFIED => Ok(Answer::NotModified),
@@ -188,35 +172,4 @@ impl Fetcher {
             status => Err(FetchError::Status { path, status }),
         }
     }
-
-    fn request(
-        &self,
-        path: &'static str,
-        accept: &'static str,
-        etag: Option<HeaderValue>,
-    ) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = Uri::builder()
-            .scheme("https")
-            .authority(APISERVER_NAME)
-            .path_and_query(path)
-            .build()
-            .expect("constants make a URI");
-        let headers = request.headers_mut();
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        // A proxy in front of the peer must not answer with its merged view.
-        headers.insert(PEER_PROXIED, HeaderValue::from_static("true"));
-        headers.insert(http::header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let assertion: &[(HeaderName, HeaderValue)] = &self.identity;
-        for (name, value) in assertion {
-            headers.append(name.clone(), value.clone());
-        }
-        if let Some(etag) = etag {
-            headers.insert(IF_NONE_MATCH, etag);
-        }
-        request
-    }
 }
-
-const USER_AGENT: &str = concat!("mvproxy/", env!("CARGO_PKG_VERSION"));

@@ -46,13 +46,14 @@ struct Update {
 }
 
 impl Syncer {
-    /// A writer for `snapshot` that asks every server each `interval`.
+    /// A writer for `snapshot` that asks every server each `interval` and tells `changed` of each new snapshot.
     pub fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         fetcher: Fetcher,
         metrics: Arc<Metrics>,
         local: Upstream,
         interval: Duration,
+        changed: watch::Sender<()>,
     ) -> Self {
         Self {
             snapshot,
@@ -60,15 +61,10 @@ impl Syncer {
             metrics,
             local,
             interval,
-            changed: watch::Sender::new(()),
+            changed,
             servers: HashMap::new(),
             peers: Vec::new(),
         }
-    }
-
-    /// Tells when a new snapshot was published.
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
     }
 
     /// Runs until the peer list's sender is gone.

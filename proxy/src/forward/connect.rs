@@ -1,8 +1,11 @@
 //! Opens connections to API servers.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the TLS handshake on top of that.
 const TLS_TIMEOUT: Duration = Duration::from_secs(3);
 /// HTTP/2 PINGs to peers: a dead one is noticed in seconds, not in the 45 s of Go's defaults.
-const PEER_PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+const PEER_PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
 /// The local server shares this node's CPUs and may be slow to answer a PING; its death shows as a reset at once.
 const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
 /// kube-apiserver's own limit (`MaxHeaderBytes`); OIDC tokens and impersonation exceed hyper's 16 KiB.
@@ -81,9 +84,25 @@ pub struct Dialer {
 #[derive(Debug)]
 pub enum Connection {
     /// Many requests at once.
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Http2Sender),
     /// One request at a time.
     Http1(http1::SendRequest<RequestBody>),
+}
+
+/// The sending side of an HTTP/2 connection.
+#[derive(Clone, Debug)]
+pub struct Http2Sender {
+    /// Sends requests.
+    pub requests: http2::SendRequest<RequestBody>,
+    /// Streams the server allows, from its latest SETTINGS.
+    allowed: Arc<AtomicUsize>,
+}
+
+impl Http2Sender {
+    /// Streams the server allows at once.
+    pub fn allowed_streams(&self) -> usize {
+        self.allowed.load(Relaxed)
+    }
 }
 
 impl Dialer {
@@ -180,12 +199,22 @@ async fn start_http2(io: TlsStream<TcpStream>, upstream: &Upstream) -> Result<Co
         .handshake(TokioIo::new(io))
         .await
         .map_err(|source| ConnectError::Http { address, source })?;
+    let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+    let learned = Arc::clone(&allowed);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let ended = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() {
+                learned.store(connection.current_max_send_streams(), Relaxed);
+            }
+            polled
+        });
+        if let Err(error) = ended.await {
             debug!(%address, %error, "HTTP/2 connection to upstream ended");
         }
     });
-    Ok(Connection::Http2(sender))
+    Ok(Connection::Http2(Http2Sender { requests: sender, allowed }))
 }
 
 async fn start_http1(

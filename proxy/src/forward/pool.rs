@@ -8,17 +8,21 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use super::body::RequestBody;
-use super::connect::{ConnectError, Connection, Dialer};
+use super::connect::{ConnectError, Connection, Dialer, Http2Sender};
+use crate::error::chain;
 use crate::identity::TrustClass;
 use crate::upstream::{Role, Upstream};
 
-/// Streams the proxy puts on one HTTP/2 connection; kube-apiserver's limit is 100 and a queued request would wait for a
-/// watch to end.
-const STREAMS_PER_CONNECTION: usize = 80;
+/// Share of the streams a server allows that the proxy uses: a request beyond the limit would wait for a watch to end.
+/// kube-apiserver allows 100.
+const USED_STREAMS: (usize, usize) = (4, 5);
+/// Free places below which another connection is opened ahead of need.
+const FEW_PLACES: usize = 8;
 /// Idle HTTP/1.1 connections kept per upstream and class.
 const IDLE_HTTP1: usize = 8;
 
@@ -48,7 +52,7 @@ struct Group {
 
 #[derive(Debug)]
 struct Multiplexed {
-    sender: http2::SendRequest<RequestBody>,
+    sender: Http2Sender,
     streams: Arc<AtomicUsize>,
 }
 
@@ -94,8 +98,11 @@ impl Pool {
     /// # Errors
     /// When a new connection is needed and does not come about.
     pub async fn acquire(&self, upstream: &Upstream, class: TrustClass) -> Result<Lease, ConnectError> {
-        let group = self.group(Key { address: upstream.address, role: upstream.role, class });
+        let group = self.group(upstream, class);
         if let Some(lease) = Group::existing(&group) {
+            if group.is_nearly_full() {
+                self.open_ahead(&group, upstream, class);
+            }
             return Ok(lease);
         }
         let _dialing = group.dialing.lock().await;
@@ -105,7 +112,37 @@ impl Pool {
         Ok(Group::add(&group, self.dialer.connect(upstream, class).await?))
     }
 
-    fn group(&self, key: Key) -> Arc<Group> {
+    /// Opens a connection before the first request needs it.
+    pub fn warm_up(&self, upstream: &Upstream, class: TrustClass) {
+        let group = self.group(upstream, class);
+        if lock(&group.http2).is_empty() {
+            self.open_ahead(&group, upstream, class);
+        }
+    }
+
+    /// Forgets connections to servers that are not in `upstreams`; requests on them go on.
+    pub fn keep_only(&self, upstreams: &[Upstream]) {
+        let known = |key: &Key| upstreams.iter().any(|upstream| upstream.address == key.address);
+        lock(&self.groups).retain(|key, _| known(key));
+    }
+
+    /// Dials in the background, unless somebody is dialling already.
+    fn open_ahead(&self, group: &Arc<Group>, upstream: &Upstream, class: TrustClass) {
+        let (dialer, group, upstream) = (self.dialer.clone(), Arc::clone(group), *upstream);
+        tokio::spawn(async move {
+            let Ok(_dialing) = group.dialing.try_lock() else { return };
+            if group.places() >= FEW_PLACES {
+                return;
+            }
+            match dialer.connect(&upstream, class).await {
+                Ok(connection) => Group::add(&group, connection).give_back(),
+                Err(error) => debug!(error = %chain(&error), "no connection opened ahead of need"),
+            }
+        });
+    }
+
+    fn group(&self, upstream: &Upstream, class: TrustClass) -> Arc<Group> {
+        let key = Key { address: upstream.address, role: upstream.role, class };
         Arc::clone(lock(&self.groups).entry(key).or_default())
     }
 }
@@ -113,10 +150,8 @@ impl Pool {
 impl Group {
     fn existing(this: &Arc<Self>) -> Option<Lease> {
         let mut connections = lock(&this.http2);
-        connections.retain(|connection| !connection.sender.is_closed());
-        let free =
-            |connection: &&Multiplexed| connection.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION;
-        if let Some(connection) = connections.iter().find(free) {
+        connections.retain(|connection| !connection.sender.requests.is_closed());
+        if let Some(connection) = connections.iter().find(|connection| connection.places() > 0) {
             return Some(connection.lease(true));
         }
         drop(connections);
@@ -127,6 +162,17 @@ impl Group {
             }
         }
         None
+    }
+
+    /// Requests that open HTTP/2 connections can still take.
+    fn places(&self) -> usize {
+        lock(&self.http2).iter().map(Multiplexed::places).sum()
+    }
+
+    /// Whether HTTP/2 is in use and its places run out.
+    fn is_nearly_full(&self) -> bool {
+        let connections = lock(&self.http2);
+        !connections.is_empty() && connections.iter().map(Multiplexed::places).sum::<usize>() < FEW_PLACES
     }
 
     fn add(this: &Arc<Self>, connection: Connection) -> Lease {
@@ -148,6 +194,13 @@ impl Group {
 }
 
 impl Multiplexed {
+    /// Requests it can still take.
+    fn places(&self) -> usize {
+        let (part, whole) = USED_STREAMS;
+        let usable = (self.sender.allowed_streams() * part / whole).max(1);
+        usable.saturating_sub(self.streams.load(Ordering::Relaxed))
+    }
+
     fn lease(&self, reused: bool) -> Lease {
         self.streams.fetch_add(1, Ordering::Relaxed);
         Lease {
@@ -155,6 +208,14 @@ impl Multiplexed {
             reused,
             guard: StreamGuard(Hold::Stream(Arc::clone(&self.streams))),
         }
+    }
+}
+
+impl Lease {
+    /// Returns the place unused.
+    fn give_back(mut self) {
+        self.guard.keep(self.connection);
+        self.guard.finished();
     }
 }
 

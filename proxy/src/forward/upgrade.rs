@@ -43,7 +43,10 @@ pub async fn attempt(
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     request.headers_mut().insert(UPGRADE, upgrade.protocol.clone());
     record.sent_to(upstream);
-    let mut response = sender.send_request(request).await.map_err(Unanswered::Broken)?;
+    let mut response = match sender.send_request(request).await {
+        Ok(response) => response,
+        Err(source) => return Err(Unanswered::Broken { source, stale: false }),
+    };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(|body| ResponseBody::upstream(body, None)));
     }

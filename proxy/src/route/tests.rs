@@ -7,9 +7,22 @@ use crate::discovery::{Part, Served};
 use crate::steering::Steering;
 use crate::upstream::{Role, Upstream};
 
-/// A document with one group, version `v1`.
-fn serving(group: &str, resources: &[&str]) -> Served {
-    let resources: Vec<_> = resources.iter().map(|name| serde_json::json!({"resource": name})).collect();
+/// A server of one group, version `v1`: `(resource, verbs)`, a subresource as `resource/subresource`.
+fn serving(group: &str, resources: &[(&str, &[&str])]) -> Served {
+    let is_top = |name: &&(&str, &[&str])| !name.0.contains('/');
+    let resources: Vec<_> = resources
+        .iter()
+        .filter(is_top)
+        .map(|(name, verbs)| {
+            let prefix = format!("{name}/");
+            let subresources: Vec<_> = resources
+                .iter()
+                .filter_map(|(name, verbs)| Some((name.strip_prefix(&prefix)?, verbs)))
+                .map(|(name, verbs)| serde_json::json!({"subresource": name, "verbs": verbs}))
+                .collect();
+            serde_json::json!({"resource": name, "verbs": verbs, "subresources": subresources})
+        })
+        .collect();
     let document = serde_json::json!({
         "kind": "APIGroupDiscoveryList", "metadata": {},
         "items": [{"metadata": {"name": group}, "versions": [{"version": "v1", "resources": resources}]}]
@@ -33,49 +46,107 @@ fn snapshot(servers: &[Option<Served>]) -> Snapshot {
     Snapshot::new(&upstreams)
 }
 
-fn decide(path: &str, marks: Marks, snapshot: &Snapshot) -> Route {
-    let info = classify(&Method::GET, path, None).ok();
+fn decide(method: &Method, path: &str, marks: Marks, snapshot: &Snapshot) -> Route {
+    let info = classify(method, path, None).ok();
     route(info.as_ref(), marks, snapshot)
 }
 
+fn local(reason: LocalReason, stand_ins: &[usize]) -> Route {
+    Route::Local { reason, stand_ins: set(stand_ins) }
+}
+
+fn set(servers: &[usize]) -> ServerSet {
+    servers.iter().copied().collect()
+}
+
+const READ: &[&str] = &["get", "list"];
+
 #[test]
 fn every_rung_of_the_ladder() {
-    let old = || Some(serving("batch", &["jobs"]));
-    let new = || Some(serving("batch", &["jobs", "cronjobs"]));
+    let old = || Some(serving("batch", &[("jobs", READ)]));
+    let new = || Some(serving("batch", &[("jobs", READ), ("cronjobs", READ), ("cronjobs/status", READ)]));
     let skewed = snapshot(&[old(), new(), new()]);
     let starting = snapshot(&[None, new()]);
     let alone = snapshot(&[old()]);
-    let proxied = Marks { already_proxied: true, ..Marks::default() };
-    let listing = Marks { discovery: Some(Document::Groups), ..Marks::default() };
+    let unaccounted = snapshot(&[old(), new(), None]);
+    let nothing = Marks::default();
+    let proxied = Marks { already_proxied: true, ..nothing };
+    let listing = Marks { discovery: Some(Document::Groups), ..nothing };
+    let health = Marks { about_this_server: true, ..nothing };
     let both = Marks { already_proxied: true, ..listing };
-    let peers: ServerSet = [1, 2].into_iter().collect();
+    let discovery = Route::Discovery { document: Document::Groups, stand_ins: set(&[1, 2]) };
+    let cronjobs = "/apis/batch/v1/cronjobs";
+    let nowhere = "/apis/batch/v1/nothing";
 
     for (path, marks, snapshot, expected) in [
-        ("/version", Marks::default(), &skewed, Route::Local(LocalReason::NonResource)),
-        ("/apis/batch/v1/watch", Marks::default(), &skewed, Route::Local(LocalReason::NonResource)),
-        ("/apis/batch/v1/cronjobs", proxied, &skewed, Route::Local(LocalReason::AlreadyProxied)),
-        ("/apis/batch/v1/cronjobs", Marks::default(), &starting, Route::Local(LocalReason::NotSynced)),
-        ("/apis/batch/v1/jobs", Marks::default(), &skewed, Route::Local(LocalReason::ServedLocally)),
-        ("/apis/batch/v1/nothing", Marks::default(), &skewed, Route::Local(LocalReason::ServedByNobody)),
-        ("/apis/batch/v2/cronjobs", Marks::default(), &skewed, Route::Local(LocalReason::ServedByNobody)),
-        ("/apis/batch/v1/cronjobs", Marks::default(), &alone, Route::Local(LocalReason::ServedByNobody)),
-        ("/apis/batch/v1/cronjobs", Marks::default(), &skewed, Route::Peers(peers)),
-        ("/apis/batch/v1/namespaces/n/cronjobs/c/status", Marks::default(), &skewed, Route::Peers(peers)),
-        ("/apis", listing, &skewed, Route::Discovery(Document::Groups)),
-        ("/apis", both, &skewed, Route::Local(LocalReason::NonResource)),
-        ("/apis", listing, &alone, Route::Local(LocalReason::NonResource)),
+        ("/version", nothing, &skewed, local(LocalReason::NonResource, &[1, 2])),
+        ("/readyz", health, &skewed, local(LocalReason::NonResource, &[])),
+        ("/apis/batch/v1/watch", nothing, &skewed, local(LocalReason::NonResource, &[1, 2])),
+        (cronjobs, proxied, &skewed, local(LocalReason::AlreadyProxied, &[])),
+        (cronjobs, nothing, &starting, local(LocalReason::NotSynced, &[1])),
+        (nowhere, nothing, &starting, local(LocalReason::NotSynced, &[])),
+        ("/apis/batch/v1/jobs", nothing, &skewed, local(LocalReason::ServedLocally, &[1, 2])),
+        ("/apis/batch/v1/jobs", nothing, &unaccounted, local(LocalReason::ServedLocally, &[1])),
+        (nowhere, nothing, &skewed, local(LocalReason::ServedByNobody, &[1, 2])),
+        ("/apis/batch/v2/cronjobs", nothing, &skewed, local(LocalReason::ServedByNobody, &[1, 2])),
+        (cronjobs, nothing, &alone, local(LocalReason::ServedByNobody, &[])),
+        (nowhere, nothing, &unaccounted, Route::Unavailable(set(&[2]))),
+        (cronjobs, nothing, &unaccounted, Route::Peers(set(&[1]))),
+        (cronjobs, nothing, &skewed, Route::Peers(set(&[1, 2]))),
+        ("/apis/batch/v1/namespaces/n/cronjobs/c/status", nothing, &skewed, Route::Peers(set(&[1, 2]))),
+        ("/apis", listing, &skewed, discovery),
+        ("/apis", both, &skewed, local(LocalReason::AlreadyProxied, &[])),
+        ("/apis", listing, &alone, local(LocalReason::NonResource, &[])),
     ] {
-        assert_eq!(decide(path, marks, snapshot), expected, "{path}");
+        assert_eq!(decide(&Method::GET, path, marks, snapshot), expected, "{path} {marks:?}");
+    }
+}
+
+#[test]
+fn subresource_and_verb_count() {
+    let old = Some(serving("g", &[("pods", READ), ("pods/log", &["get"])]));
+    let new = Some(serving(
+        "g",
+        &[("pods", &["get", "list", "patch"]), ("pods/log", &["get"]), ("pods/resize", &["get", "patch"])],
+    ));
+    let skewed = snapshot(&[old, new]);
+    let peer = Route::Peers(set(&[1]));
+    for (method, path, expected) in [
+        (Method::GET, "/apis/g/v1/namespaces/n/pods/p", local(LocalReason::ServedLocally, &[1])),
+        (Method::GET, "/apis/g/v1/namespaces/n/pods/p/log", local(LocalReason::ServedLocally, &[1])),
+        (Method::PATCH, "/apis/g/v1/namespaces/n/pods/p/resize", peer),
+        (Method::PATCH, "/apis/g/v1/namespaces/n/pods/p", peer),
+        // Nobody lists it: the local server words the 405, for it knows the resource.
+        (Method::DELETE, "/apis/g/v1/namespaces/n/pods/p", local(LocalReason::ServedByNobody, &[1])),
+        (Method::OPTIONS, "/apis/g/v1/namespaces/n/pods/p", local(LocalReason::ServedLocally, &[1])),
+    ] {
+        assert_eq!(decide(&method, path, Marks::default(), &skewed), expected, "{method} {path}");
     }
 }
 
 #[test]
 fn a_switched_off_proxy_serves_everything_locally() {
-    let skewed = snapshot(&[None]);
-    let local = skewed.upstream(0).expect("the local server");
-    let disabled = Snapshot::disabled(local);
+    let server = snapshot(&[None]).upstream(0).expect("the local server");
+    let disabled = Snapshot::disabled(server);
     assert_eq!(
-        decide("/apis/batch/v1/cronjobs", Marks::default(), &disabled),
-        Route::Local(LocalReason::Disabled)
+        decide(&Method::GET, "/apis/batch/v1/cronjobs", Marks::default(), &disabled),
+        local(LocalReason::Disabled, &[])
     );
+}
+
+#[test]
+fn what_asks_about_one_server() {
+    for (path, expected) in [
+        ("/livez", true),
+        ("/readyz/ping", true),
+        ("//healthz", true),
+        ("/metrics", true),
+        ("/debug/pprof/heap", true),
+        ("/version", false),
+        ("/openapi/v3", false),
+        ("/", false),
+        ("/apis/metrics", false),
+    ] {
+        assert_eq!(is_about_this_server(path), expected, "{path}");
+    }
 }

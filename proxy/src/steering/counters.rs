@@ -32,6 +32,16 @@ pub struct PeerCounters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSlot(u32);
 
+impl PeerSlot {
+    /// Number of slots, the shared one included.
+    pub const COUNT: usize = MAX_PEERS as usize + 1;
+
+    /// Position in tables of [`PeerSlot::COUNT`] entries.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Who has which slot; the lock also orders assignments within this process.
 #[derive(Debug, Default)]
 struct Slots {

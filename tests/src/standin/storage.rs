@@ -32,7 +32,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, call: &Call, request: Request<In
         return Ok(respond::page_not_found());
     };
     // Only GET has routes for reading; HEAD finds none.
-    if call.method == Method::HEAD || !target.allows(&info.verb) {
+    if call.method == Method::HEAD || !target.allows(&info.verb) || !target.fits(&info.verb) {
         return Err(Status::method_not_allowed());
     }
     let storage = Storage { shared, call, target: &target };

@@ -25,6 +25,8 @@ use crate::store::{Entry, Event, StoreError};
 
 /// How long a watch lasts when the client names no `timeoutSeconds`; kube-apiserver takes 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(45);
+/// A store in another process does not learn that a watch went away; its question ends by itself after this.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts a watch.
 pub(super) async fn serve(shared: &Arc<Shared>, call: &Call, target: Target) -> Outcome {
@@ -118,7 +120,7 @@ impl Watch {
     /// Waits for events, the next bookmark or the end.
     async fn fill(&mut self) {
         let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
-        let patience = until.saturating_duration_since(Instant::now());
+        let patience = until.saturating_duration_since(Instant::now()).min(PATIENCE);
         match self.shared.store.events(&self.target.range(), self.revision, patience).await {
             Ok(found) => {
                 for event in &found.events {

@@ -15,6 +15,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 pub(crate) const SECURE_PORT: u16 = 6443;
 pub(crate) const EXEMPT_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 64, 43, 1);
+/// For tests in which no worker hangs: a busy machine must not make one look hung.
+pub(crate) const PATIENT: Duration = Duration::from_secs(5);
+/// For tests in which workers hang.
 pub(crate) const STALE_AFTER: Duration = Duration::from_millis(400);
 
 pub(crate) fn options(bpffs_dir: PathBuf, workers: usize) -> SteeringOptions {
@@ -23,9 +26,15 @@ pub(crate) fn options(bpffs_dir: PathBuf, workers: usize) -> SteeringOptions {
         secure_port: SECURE_PORT,
         local_source_ip: EXEMPT_SOURCE.into(),
         cgroup: None,
-        stale_after: STALE_AFTER,
+        stale_after: PATIENT,
         workers,
     }
+}
+
+/// Steering that notices hung workers after [`STALE_AFTER`].
+pub(crate) fn open_impatient(bpffs_dir: &Path) -> Steering {
+    let options = SteeringOptions { stale_after: STALE_AFTER, ..options(bpffs_dir.to_owned(), 2) };
+    Steering::open(&options).expect("root may steer")
 }
 
 pub(crate) fn open(bpffs_dir: &Path) -> Steering {
@@ -37,8 +46,9 @@ pub(crate) fn loopback() -> SocketAddr {
 }
 
 const RUNNING: u8 = 0;
-const HUNG: u8 = 1;
-const STOPPED: u8 = 2;
+const HANG: u8 = 1;
+const HUNG: u8 = 2;
+const STOPPED: u8 = 3;
 
 /// Accepts connections and answers each with its name and the address that was dialled.
 pub(crate) struct Server {
@@ -66,7 +76,7 @@ impl Server {
         }
         let thread = std::thread::spawn({
             let (listener, state) = (Arc::clone(&listener), Arc::clone(&state));
-            move || serve(name, &listener, &state, heartbeat)
+            move || serve(name, &listener, &state, heartbeat.as_ref())
         });
         Self { listener, state, thread: Some(thread) }
     }
@@ -75,9 +85,10 @@ impl Server {
         self.listener.as_fd()
     }
 
-    /// Neither accepts nor beats, and keeps the listener.
+    /// Neither accepts nor beats from now on, and keeps the listener.
     pub(crate) fn hang(&self) {
-        self.state.store(HUNG, Relaxed);
+        self.state.store(HANG, Relaxed);
+        eventually("the worker hangs", || self.state.load(Relaxed) == HUNG);
     }
 
     pub(crate) fn resume(&self) {
@@ -103,13 +114,14 @@ impl Drop for Server {
     }
 }
 
-fn serve(name: &str, listener: &TcpListener, state: &AtomicU8, heartbeat: Option<Heartbeat>) {
+fn serve(name: &str, listener: &TcpListener, state: &AtomicU8, heartbeat: Option<&Heartbeat>) {
     loop {
         match state.load(Relaxed) {
             STOPPED => return,
+            HANG => state.store(HUNG, Relaxed),
             HUNG => {}
             _ => {
-                if let Some(heartbeat) = &heartbeat {
+                if let Some(heartbeat) = heartbeat {
                     heartbeat.beat();
                 }
                 match listener.accept() {

@@ -1,6 +1,5 @@
 //! Starts a program in the background, keeps what it prints, and ends it with the demo.
 
-use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -139,17 +138,6 @@ impl Drop for Process {
 fn append_to(path: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(path);
     file.with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Removes the logs of earlier demos and returns the folder of this one's.
-pub(crate) fn fresh_log_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for entry in fs::read_dir(folder)?.flatten() {
-        if entry.path().extension() == Some(OsStr::new("log")) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

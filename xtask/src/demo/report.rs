@@ -66,7 +66,7 @@ impl Report {
         println!("\n{right} of {} steps as expected, in {} s.", self.steps, elapsed.as_secs());
         println!("Logs: {}", self.logs.display());
         if !left_out.is_empty() {
-            println!("\nLeft out, because it needs root (sudo cargo xtask demo):");
+            println!("\nLeft out without steering, which needs root (sudo cargo xtask demo shows it):");
             for line in left_out {
                 println!("  - {line}");
             }

@@ -10,10 +10,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::caller::Caller;
+use super::logs::Logs;
 use super::network::Network;
 use super::node::{Node, Plan, Shared};
 use super::place::Place;
-use super::process::{Launch, Process, fresh_log_folder};
+use super::process::{Launch, Process};
 use super::workdir::{BpfMount, WorkDir};
 use crate::command;
 use crate::workspace::Workspace;
@@ -32,7 +33,7 @@ pub(crate) struct Site {
     bpf: Option<BpfMount>,
     _network: Option<Network>,
     workdir: WorkDir,
-    logs: PathBuf,
+    logs: Logs,
 }
 
 /// Documents of the old API server.
@@ -43,8 +44,7 @@ const NEW: &str = "v1.36-all";
 impl Site {
     /// Starts the API servers; the proxies come later, so that the demo can show the difference.
     pub(crate) fn set_up(workspace: &Workspace, kubectl: PathBuf, steered: bool) -> Result<Self> {
-        let logs = workspace.target.join("demo");
-        fresh_log_folder(&logs)?;
+        let logs = Logs::take(workspace.target.join("demo"))?;
         let workdir = WorkDir::create()?;
         let folder = workdir.path();
         let shared = Shared {
@@ -53,7 +53,7 @@ impl Site {
             pki: folder.join("pki"),
             store: folder.join("store.sock"),
             folder: folder.to_owned(),
-            logs: logs.clone(),
+            logs: logs.folder().to_owned(),
         };
         let bpf = if steered { Some(BpfMount::create(folder)?) } else { None };
         let (network, plans) = match &bpf {
@@ -75,8 +75,8 @@ impl Site {
     }
 
     /// Folder of the logs.
-    pub(crate) fn logs(&self) -> PathBuf {
-        self.logs.clone()
+    pub(crate) fn logs(&self) -> &Path {
+        self.logs.folder()
     }
 
     /// Folder of manifests, certificates and files for kubectl.

@@ -65,6 +65,15 @@ impl Target {
         self.verbs.iter().any(|one| one == verb)
     }
 
+    /// Whether `verb` has a route here: objects are created in collections and changed by name.
+    pub(in crate::standin) fn fits(&self, verb: &str) -> bool {
+        match verb {
+            "create" => self.name.is_empty() || !self.subresource.is_empty(),
+            "get" | "update" | "patch" | "delete" => !self.name.is_empty(),
+            _ => true,
+        }
+    }
+
     /// exec, attach and port-forward.
     pub(in crate::standin) fn is_streaming(&self) -> bool {
         matches!(self.subresource.as_str(), "exec" | "attach" | "portforward")

@@ -28,7 +28,7 @@ pub(crate) fn play(site: &Site, report: &mut Report) -> Result<()> {
     fs::write(site.folder().join("policy.yaml"), POLICY)?;
     let watch = start_watch(site)?;
     let created = format!("{RESOURCE}/demo created");
-    kubectl(site, report, "create it", &["create", "--validate=false", "-f", "policy.yaml"], &created)?;
+    kubectl(site, report, "create it", &["create", "-f", "policy.yaml"], &created)?;
     let get = ["get", "mutatingadmissionpolicies", "demo", "-o", "jsonpath={.kind}/{.metadata.name}"];
     kubectl(site, report, "read it back", &get, "MutatingAdmissionPolicy/demo")?;
     stored(site, report)?;

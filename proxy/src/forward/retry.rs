@@ -1,0 +1,150 @@
+//! Decides whether a request may be sent again.
+
+use std::error::Error;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use http::{Method, Request};
+
+use super::body::RequestBody;
+use super::connect::ConnectError;
+use super::replay::Replay;
+
+/// How one try ended without a response.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// Nothing was sent: the request is whole and may go elsewhere.
+    Unsent {
+        /// The request.
+        request: Box<Request<RequestBody>>,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+        /// Whether the connection was one from the pool that had gone away.
+        stale: bool,
+    },
+    /// It was sent and no response header came.
+    Broken {
+        /// Why.
+        source: hyper::Error,
+        /// Whether the connection had carried requests before.
+        stale: bool,
+    },
+}
+
+impl Unanswered {
+    /// Nothing was sent because no connection came about.
+    pub fn not_connected(request: Request<RequestBody>, source: ConnectError) -> Self {
+        Unanswered::Unsent { request: Box::new(request), source: Box::new(source), stale: false }
+    }
+
+    /// Whether another connection to the same server may do better.
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Unanswered::Unsent { stale, .. } | Unanswered::Broken { stale, .. } => *stale,
+        }
+    }
+}
+
+/// Whether the server said that it did not process the request (RFC 9113 sections 6.8 and 8.7): its stream came after the
+/// last one of a graceful GOAWAY, or was refused.
+pub fn is_unprocessed(error: &hyper::Error) -> bool {
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
+        return false;
+    };
+    let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (graceful || refused)
+}
+
+/// What a request can be made of once more.
+#[derive(Debug)]
+pub struct Spare {
+    head: Request<()>,
+    body: Option<Replay>,
+    safe: bool,
+}
+
+impl Spare {
+    /// Keeps the head of a request; `body` replays its body.
+    pub fn of(request: &Request<RequestBody>, body: Option<Replay>) -> Self {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        Self { head: head_of(request), body, safe }
+    }
+
+    /// The request once more, where sending it again cannot have an effect twice: the server did not process it, or it is
+    /// safe and the budget allows.
+    pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
+        let allowed = is_unprocessed(error) || (self.safe && budget.withdraw());
+        if !allowed {
+            return None;
+        }
+        let body = match &self.body {
+            Some(replay) => RequestBody::Client(replay.again()?),
+            None => RequestBody::Empty,
+        };
+        Some(self.head.clone().map(|()| body))
+    }
+}
+
+/// A copy of a request's head.
+pub(super) fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
+}
+
+/// Bounds how much of the traffic may be second tries, so that a failing server is not hit twice as hard.
+#[derive(Debug)]
+pub struct Budget(Mutex<u32>);
+
+/// What a first try adds.
+const EARNED: u32 = 1;
+/// What a second try costs: a fifth of the traffic may be second tries.
+const COST: u32 = 5;
+/// The most that can be saved up, for 100 second tries at once.
+const MOST: u32 = 500;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Mutex::new(MOST))
+    }
+}
+
+impl Budget {
+    /// A first try.
+    pub fn deposit(&self) {
+        let mut balance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *balance = (*balance + EARNED).min(MOST);
+    }
+
+    /// Asks for a second try.
+    pub fn withdraw(&self) -> bool {
+        let mut balance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = *balance >= COST;
+        if enough {
+            *balance -= COST;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifth_of_the_traffic_may_be_second_tries_after_the_reserve_is_spent() {
+        let budget = Budget::default();
+        let reserve = (0..MOST).filter(|_| budget.withdraw()).count();
+        assert_eq!(reserve, (MOST / COST) as usize);
+        let granted = (0..100)
+            .filter(|_| {
+                budget.deposit();
+                budget.withdraw()
+            })
+            .count();
+        assert_eq!(granted, 20);
+    }
+}

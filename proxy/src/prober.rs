@@ -1,0 +1,81 @@
+//! Asks every API server each second whether it is ready, and reads the kernel's round-trip times.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::info;
+
+use crate::asker::Asker;
+use crate::steering::Steering;
+use crate::upstream::Upstream;
+use crate::vitals::Vitals;
+
+/// How often every server is asked.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A server that does not answer in this time is taken to be failing.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The writer of [`Vitals`] that acts without being asked.
+#[derive(Debug)]
+pub struct Prober {
+    asker: Arc<Asker>,
+    vitals: Arc<Vitals>,
+    steering: Arc<Steering>,
+    local: Upstream,
+}
+
+impl Prober {
+    /// Probes `local` and, once it runs, the peers.
+    pub fn new(asker: Arc<Asker>, vitals: Arc<Vitals>, steering: Arc<Steering>, local: Upstream) -> Self {
+        Self { asker, vitals, steering, local }
+    }
+
+    /// Runs until the peer list's sender is gone. A server that hangs delays no other's probe.
+    pub async fn run(self, peers: watch::Receiver<Vec<Upstream>>) {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while peers.has_changed().is_ok() {
+            ticks.tick().await;
+            let servers: Vec<Upstream> =
+                std::iter::once(self.local).chain(peers.borrow().iter().copied()).collect();
+            self.read_round_trips(&servers);
+            let mut probes = JoinSet::new();
+            for upstream in servers {
+                probes.spawn(probe(Arc::clone(&self.asker), Arc::clone(&self.vitals), upstream));
+            }
+            probes.join_all().await;
+        }
+    }
+
+    fn read_round_trips(&self, servers: &[Upstream]) {
+        let measured: HashMap<SocketAddr, u64> =
+            self.steering.peer_l4().into_iter().map(|(peer, cells)| (peer, cells.srtt_us_last)).collect();
+        for upstream in servers {
+            if let Some(srtt_us) = measured.get(&upstream.address) {
+                self.vitals.set_srtt_us(upstream, *srtt_us);
+            }
+        }
+    }
+}
+
+async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
+    let was_healthy = vitals.is_healthy(&upstream);
+    match timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
+        Ok(Ok(response)) => {
+            // A server that refuses to say whether it is ready does answer: only its own "no" counts.
+            vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
+            vitals.answered(&upstream);
+        }
+        Ok(Err(_)) | Err(_) => vitals.failed(&upstream),
+    }
+    let is_healthy = vitals.is_healthy(&upstream);
+    if was_healthy != is_healthy {
+        info!(address = %upstream.address, role = ?upstream.role, healthy = is_healthy, "API server's condition changed");
+    }
+}
