@@ -122,9 +122,11 @@ async fn knows_two(proxy: &Proxy, caller: &Caller, path: &str, peers: [SocketAdd
 }
 
 #[test]
-fn a_dead_local_server_is_a_503_and_rerouting_goes_on() {
+fn a_dead_local_server_is_a_503_where_nobody_may_stand_in_and_rerouting_goes_on() {
     bounded(async {
-        let cluster = Cluster::start().await;
+        let load = |name| Documents::load(name).unwrap();
+        let alone = ["--local-failover=false"];
+        let cluster = Cluster::start_with(load("v1.34"), load("v1.36-all"), &alone).await;
         let (pki, old, new) = (cluster.pki, cluster.old, cluster.new);
         drop(old.standin);
         for caller in [Caller::alice(&pki), Caller::bob(&pki), Caller::nobody(&pki)] {
@@ -142,6 +144,39 @@ fn a_dead_local_server_is_a_503_and_rerouting_goes_on() {
         let answer = alice.get(old.proxy.address, Http::Two, &only_new_serves().path()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(served_by(&alice, new.proxy.address).await.is_ok(), "the other node is not touched");
+    });
+}
+
+#[test]
+fn a_peer_stands_in_for_a_dead_local_server_but_not_for_its_health() {
+    bounded(async {
+        let cluster = Cluster::start().await;
+        let (pki, old, new) = (cluster.pki, cluster.old, cluster.new);
+        let tag = Caller::alice(&pki).ask(old.proxy.address, Http::Two, aggregated("/apis")).await;
+        drop(old.standin);
+        let api = both_serve();
+        for (caller, created, merged) in
+            [(Caller::alice(&pki), 201, 200), (Caller::bob(&pki), 201, 200), (Caller::nobody(&pki), 403, 403)]
+        {
+            for http in BOTH {
+                let what = format!("{} over {http:?}", caller.label);
+                let mut session = caller.connect(old.proxy.address, http).await;
+                let name = format!("{}-{http:?}", caller.label.len()).to_lowercase();
+                let written = session.json("POST", &api.path(), &api.object(&name)).await;
+                assert_eq!(written.status, created, "{what}: {}", written.text());
+                assert_eq!(session.get("/version").await.status, 200, "{what}");
+                for target in ["/readyz", "/readyz?verbose", "/livez"] {
+                    assert_unavailable(&session.get(target).await, &format!("{target} by {what}"));
+                }
+                let discovery = session.fetch(aggregated("/apis")).await;
+                assert_eq!(discovery.status, merged, "{what}: {}", discovery.text());
+                if merged == 200 {
+                    assert_eq!(discovery.headers["etag"], tag.headers["etag"], "{what}");
+                }
+            }
+        }
+        let peer_proxied = new.requests_for(&api.path()).iter().all(|request| request.peer_proxied);
+        assert!(peer_proxied, "who stands in does not send it on");
     });
 }
 
@@ -224,7 +259,7 @@ fn a_write_that_draws_no_answer_is_not_repeated() {
         })
         .await;
         for caller in [Caller::alice(&cluster.pki), Caller::nobody(&cluster.pki)] {
-            for (method, at_most) in [("POST", 1), ("PUT", 1), ("PATCH", 1), ("DELETE", 1), ("GET", 2)] {
+            for (method, at_most) in [("POST", 1), ("PUT", 1), ("PATCH", 1), ("DELETE", 1), ("GET", 5)] {
                 for http in BOTH {
                     arrived.store(0, Ordering::Relaxed);
                     let asked = request(method, &only_new_serves().path());
@@ -252,7 +287,7 @@ where
 {
     let admin = Caller::admin(&cluster.pki);
     let mut documents = Vec::new();
-    for path in ["/api", "/apis", "/version"] {
+    for path in ["/api", "/apis", "/version", "/readyz"] {
         let answer = admin.ask(cluster.new.standin.addr, Http::Two, aggregated(path)).await;
         documents.push((path, answer.text()));
     }
