@@ -15,12 +15,14 @@ mod raw;
 mod upstream;
 
 pub use admin::Metrics;
-pub use apis::{AGGREGATED, Api, aggregated, both_serve, only_new_serves, served_by};
+pub use apis::{
+    AGGREGATED, Api, aggregated, both_serve, only_new_serves, only_new_serves_with_status, served_by,
+};
 pub use callers::{BOTH, Caller, Http, Session, request};
 pub use cluster::{Cluster, Node, standin};
 pub use proxy::{Proxy, ProxyOptions};
 pub use raw::{Upgraded, exchange, read_head};
-pub use upstream::{Body, Upstream, endless, upload, whole};
+pub use upstream::{Body, Upstream, breaking, endless, upload, whole};
 
 /// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(40);
