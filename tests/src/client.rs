@@ -53,7 +53,14 @@ pub struct ClientOptions {
 impl ClientOptions {
     /// HTTP/1.1 to the server named `kubernetes`, without a client certificate.
     pub fn new(address: SocketAddr, trust: Trust) -> Self {
-        Self { address, source: None, server_name: "kubernetes".to_owned(), trust, identity: None, http2: false }
+        Self {
+            address,
+            source: None,
+            server_name: "kubernetes".to_owned(),
+            trust,
+            identity: None,
+            http2: false,
+        }
     }
 
     /// The same with a client certificate.
@@ -228,8 +235,7 @@ impl SharedClient {
 /// # Errors
 /// When the server cannot be reached or believed, or does not agree to the protocol.
 pub async fn connect_tls(options: &ClientOptions) -> Result<TlsStream<TcpStream>> {
-    let stream =
-        connect_tcp(options).await.with_context(|| format!("cannot reach {}", options.address))?;
+    let stream = connect_tcp(options).await.with_context(|| format!("cannot reach {}", options.address))?;
     stream.set_nodelay(true)?;
     let connector = TlsConnector::from(Arc::new(config(options)?));
     let name = ServerName::try_from(options.server_name.clone())?;

@@ -6,9 +6,7 @@ use mvproxy_tests::client::Answer;
 use mvproxy_tests::pki::{Pki, Subject};
 use mvproxy_tests::standin::RecordedRequest;
 use serde_json::Value;
-use support::{
-    BOTH, Caller, Cluster, Http, Upgraded, both_serve, bounded, exchange, only_new_serves,
-};
+use support::{BOTH, Caller, Cluster, Http, Upgraded, both_serve, bounded, exchange, only_new_serves};
 
 /// A kind of client and the user name it has; `None` when it is refused or anonymous.
 type Row = (Caller, Option<&'static str>);
@@ -16,7 +14,8 @@ type Row = (Caller, Option<&'static str>);
 fn clients(pki: &Pki) -> Vec<Row> {
     let subject = |common_name| Subject { common_name, ..Subject::default() };
     let (nobody, alice) = (Caller::nobody(pki), Caller::alice(pki));
-    let certificate = |label, subject: &Subject<'_>| nobody.clone().labelled(label).certificate(pki.client(subject));
+    let certificate =
+        |label, subject: &Subject<'_>| nobody.clone().labelled(label).certificate(pki.client(subject));
     let stranger = nobody.clone().labelled("a stranger").certificate(pki.stranger(&subject("alice")));
     vec![
         (nobody.clone(), None),
@@ -28,7 +27,10 @@ fn clients(pki: &Pki) -> Vec<Row> {
         (alice.labelled("certificate and wrong token").token("wrong"), Some("alice")),
         (certificate("with UID", &Subject { uid: Some("u-1"), ..subject("dave") }), Some("dave")),
         (certificate("without a name", &subject("")), None),
-        (certificate("not ASCII", &Subject { organizations: &["Küche"], ..subject("jörg ☃") }), Some("jörg ☃")),
+        (
+            certificate("not ASCII", &Subject { organizations: &["Küche"], ..subject("jörg ☃") }),
+            Some("jörg ☃"),
+        ),
         (stranger.clone(), None),
         (stranger.clone().labelled("a stranger with a wrong token").token("wrong"), None),
         (stranger.labelled("a stranger with a token").token("bob-token"), Some("bob")),
@@ -39,7 +41,8 @@ fn front_proxies(pki: &Pki) -> Vec<Row> {
     let proxy = |label| Caller::front_proxy(pki).labelled(label);
     let carol = |label| proxy(label).header("x-remote-user", "carol");
     let other = Subject { common_name: "other-proxy", ..Subject::default() };
-    let not_allowed = Caller::nobody(pki).labelled("a proxy that is not allowed").certificate(pki.front_proxy(&other));
+    let not_allowed =
+        Caller::nobody(pki).labelled("a proxy that is not allowed").certificate(pki.front_proxy(&other));
     vec![
         (carol("asserting carol"), Some("carol")),
         (
@@ -153,9 +156,8 @@ fn ordinary_clients_cannot_speak_for_others() {
             for (row, spoof) in SPOOFS.into_iter().enumerate() {
                 for http in BOTH {
                     let what = format!("{} over {http:?} with {spoof:?}", honest.label);
-                    let spoofing = spoof
-                        .iter()
-                        .fold(honest.clone(), |caller, (name, value)| caller.header(name, value));
+                    let spoofing =
+                        spoof.iter().fold(honest.clone(), |caller, (name, value)| caller.header(name, value));
                     let truth = honest.who_am_i(cluster.old.proxy.address, http).await;
                     let spoofed = spoofing.who_am_i(cluster.old.proxy.address, http).await;
                     assert_same_outcome(&truth, &spoofed, &what);
@@ -234,7 +236,11 @@ fn a_name_with_blanks_around_it_never_becomes_the_name_without() {
             for request in cluster.old.standin.requests() {
                 let Some(user) = request.user else { continue };
                 assert_ne!(user.name, "alice", "{subject:?}: {} {:?}", request.target, request.headers);
-                assert!(!user.groups.contains(&"system:masters".to_owned()), "{subject:?}: {}", request.target);
+                assert!(
+                    !user.groups.contains(&"system:masters".to_owned()),
+                    "{subject:?}: {}",
+                    request.target
+                );
             }
         }
     });

@@ -40,8 +40,7 @@ fn rerouted_requests_are_counted_by_code_and_resource() {
             assert_eq!(session.get("/api/v1/nonsense").await.status, 404);
         }
         let after = cluster.old.proxy.metrics().await;
-        let labels =
-            [("group", api.group.as_str()), ("version", &api.version), ("resource", &api.resource)];
+        let labels = [("group", api.group.as_str()), ("version", &api.version), ("resource", &api.resource)];
         for (code, counted) in [("200", 4.0), ("404", 2.0), ("201", 2.0)] {
             let labels = [&labels[..], &[("code", code)]].concat();
             assert_eq!(after.sum(REROUTED, &labels) - before.sum(REROUTED, &labels), counted, "{code}");

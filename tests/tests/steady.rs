@@ -114,8 +114,7 @@ fn a_watch_of_a_new_api_through_the_old_node_delivers_at_once() {
         for http in BOTH {
             let mut watching = admin.connect(cluster.old.proxy.address, http).await;
             let name = format!("seen-{http:?}").to_lowercase();
-            let target =
-                format!("{}?watch=true&fieldSelector=metadata.name%3D{name}", api.path());
+            let target = format!("{}?watch=true&fieldSelector=metadata.name%3D{name}", api.path());
             let mut watch = watching.open(request("GET", &target)).await.unwrap();
             assert_eq!(watch.status(), 200);
 
@@ -124,7 +123,10 @@ fn a_watch_of_a_new_api_through_the_old_node_delivers_at_once() {
             assert_eq!(writing.json("POST", &api.path(), &api.object(&name)).await.status, 201);
             let event = next_event(&mut watch).await;
             assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-            assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!(name)));
+            assert_eq!(
+                (&event["type"], &event["object"]["metadata"]["name"]),
+                (&json!("ADDED"), &json!(name))
+            );
 
             let one = format!("{}/{name}", api.path());
             assert_eq!(writing.json("DELETE", &one, &json!({})).await.status, 200);

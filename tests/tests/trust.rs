@@ -5,7 +5,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mvproxy_tests::standin::RecordedRequest;
-use support::{BOTH, Caller, Cluster, Http, Session, both_serve, bounded, only_new_serves, promptly, request};
+use support::{
+    BOTH, Caller, Cluster, Http, Session, both_serve, bounded, only_new_serves, promptly, request,
+};
 
 #[test]
 fn trust_classes_never_share_an_upstream_connection() {

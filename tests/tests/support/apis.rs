@@ -33,8 +33,11 @@ impl Api {
 
     /// A minimal object.
     pub fn object(&self, name: &str) -> Value {
-        let api_version =
-            if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) };
+        let api_version = if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        };
         serde_json::json!({"apiVersion": api_version, "kind": self.kind, "metadata": {"name": name}})
     }
 

@@ -148,8 +148,7 @@ impl Session {
     }
 
     pub async fn json(&mut self, method: &str, target: &str, body: &Value) -> Answer {
-        let media_type =
-            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let media_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let mut request = request(method, target);
         request.headers_mut().insert("content-type", HeaderValue::from_static(media_type));
         *request.body_mut() = Bytes::from(body.to_string());

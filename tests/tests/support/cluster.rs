@@ -88,12 +88,7 @@ impl Node {
 }
 
 /// A stand-in for `hostname` and its certificate.
-pub async fn standin(
-    pki: &Pki,
-    store: &Store,
-    hostname: &str,
-    documents: Documents,
-) -> (Standin, Identity) {
+pub async fn standin(pki: &Pki, store: &Store, hostname: &str, documents: Documents) -> (Standin, Identity) {
     let mut options = StandinOptions::from_pki(pki, hostname, "v1.36-all", store).unwrap();
     options.documents = documents;
     let serving = options.serving.clone();
