@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cluster_support::{Cluster, Event, Load, Place, Share, Watcher};
+use cluster_support::{Cluster, Event, Failure, Load, Place, Share, Watcher};
 use mvproxy_tests::netns::Netns;
 use mvproxy_tests::store::{Expected, Key, Range, Store};
 use serde_json::json;
@@ -55,8 +55,8 @@ fn a_rolling_restart_of_both_api_servers_fails_no_request_and_no_watch() {
     let mut cluster = Cluster::start("rollout", OLD);
     let first = revision(&cluster);
     // Both loads write to namespaces of their own, so that each can be compared with the store by itself.
-    let steered = Load::new("default", length);
-    let straight = Load::new("kube-public", length);
+    let steered = Load::new("default", length, Duration::from_millis(25));
+    let straight = Load::new("kube-public", length, Duration::from_millis(100));
     let mut clients: Vec<JoinHandle<Vec<Watcher>>> = Vec::new();
     let mut straight_clients: Vec<JoinHandle<Vec<Watcher>>> = Vec::new();
     for node in 0..cluster.nodes.len() {
@@ -64,7 +64,7 @@ fn a_rolling_restart_of_both_api_servers_fails_no_request_and_no_watch() {
         straight_clients.push(start_straight(&cluster, node, &straight, first));
     }
 
-    restart_again_and_again(&mut cluster, steered.ends);
+    let kills = restart_again_and_again(&mut cluster, steered.ends);
     std::thread::sleep(steered.ends.saturating_duration_since(Instant::now()));
     for load in [&steered, &straight] {
         end_watches(&cluster, load);
@@ -86,9 +86,15 @@ fn a_rolling_restart_of_both_api_servers_fails_no_request_and_no_watch() {
 
     assert_eq!(writes.as_ref().err(), None, "writes lost or doubled");
     assert_eq!(gaps, [String::new()], "gaps or repeats in watches");
-    let failures = steered.ledger.failures();
+    let (in_doubt, failures): (Vec<_>, Vec<_>) =
+        steered.ledger.failures().into_iter().partition(|failure| is_lost_with_a_server(failure, &kills));
+    println!(
+        "writes that a killed server took with it, so that nobody knows of their effect: {}",
+        in_doubt.len()
+    );
     assert!(failures.is_empty(), "logs in {}: {failures:#?}", cluster.logs.display());
-    assert!(steered.ledger.requests() >= FEWEST_REQUESTS, "only {} requests", steered.ledger.requests());
+    let asked = steered.ledger.requests();
+    assert!(seconds < DEFAULT_SECONDS || asked >= FEWEST_REQUESTS, "only {asked} requests");
     assert!(
         !straight.ledger.failures().is_empty(),
         "the restarts did not happen: nothing failed without a proxy"
@@ -134,21 +140,33 @@ fn join(clients: Vec<JoinHandle<Vec<Watcher>>>) -> Vec<Watcher> {
     clients.into_iter().flat_map(join).collect()
 }
 
-fn restart_again_and_again(cluster: &mut Cluster, ends: Instant) {
+/// Whether a write was on its way when its server was killed. Neither a proxy nor a client can know whether such a write
+/// took place, so the client is told; sending it again might double it.
+fn is_lost_with_a_server(failure: &Failure, kills: &[Instant]) -> bool {
+    failure.in_doubt
+        && kills.iter().any(|kill| failure.begun <= *kill && failure.ended < *kill + Duration::from_secs(2))
+}
+
+/// Returns the moments at which a server had been killed.
+fn restart_again_and_again(cluster: &mut Cluster, ends: Instant) -> Vec<Instant> {
     let begun = Instant::now();
-    for round in 0.. {
+    let mut kills = Vec::new();
+    for round in 0..=ends.duration_since(begun).as_secs() / ROUND_SECONDS {
         for restart in &ROUND {
             let at = begun + Duration::from_secs(round * ROUND_SECONDS + restart.at);
             // The last one is over well before the load ends.
             if at + Duration::from_secs(restart.down + 5) > ends {
-                return;
+                return kills;
             }
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
             let server = cluster.take_server(restart.node);
             let name = cluster.nodes[restart.node].name;
             match restart.how {
                 Stop::Gracefully => server.terminate(),
-                Stop::Killed => server.kill(),
+                Stop::Killed => {
+                    server.kill();
+                    kills.push(Instant::now());
+                }
             }
             println!("{:>6.1} s: {name} is down", begun.elapsed().as_secs_f32());
             std::thread::sleep(Duration::from_secs(restart.down));
@@ -156,6 +174,7 @@ fn restart_again_and_again(cluster: &mut Cluster, ends: Instant) {
             println!("{:>6.1} s: {name} serves again", begun.elapsed().as_secs_f32());
         }
     }
+    kills
 }
 
 fn opened(watches: &[Watcher]) -> usize {

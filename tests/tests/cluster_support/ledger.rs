@@ -10,12 +10,12 @@ use mvproxy_tests::store::{Range, Store};
 use serde_json::Value;
 
 /// What a load has done so far.
+#[derive(Debug, Default)]
 pub struct Ledger {
-    begun: Instant,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     requests: usize,
     failures: Vec<Failure>,
@@ -27,8 +27,8 @@ struct State {
 /// One request that did not get the answer it should.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// After the beginning of the load.
-    pub at: Duration,
+    pub begun: Instant,
+    pub ended: Instant,
     pub what: String,
     pub why: String,
     /// The proxy said that nobody can know whether the write took place.
@@ -43,10 +43,6 @@ pub struct Event {
 }
 
 impl Ledger {
-    pub fn new() -> Self {
-        Self { begun: Instant::now(), state: Mutex::default() }
-    }
-
     /// Notes one request and how it went.
     pub fn note<T>(&self, begun: Instant, what: &str, outcome: &Result<T, String>) {
         let mut state = self.state.lock().unwrap();
@@ -54,9 +50,8 @@ impl Ledger {
         state.slowest = state.slowest.max(begun.elapsed());
         if let Err(why) = outcome {
             let in_doubt = why.contains("the request may have had an effect");
-            let failure =
-                Failure { at: begun - self.begun, what: what.to_owned(), why: why.clone(), in_doubt };
-            state.failures.push(failure);
+            let ended = Instant::now();
+            state.failures.push(Failure { begun, ended, what: what.to_owned(), why: why.clone(), in_doubt });
         }
     }
 

@@ -14,8 +14,6 @@ use super::ledger::{Ledger, deletion_of, mark_of};
 use super::session::{Connecting, Session};
 use super::watcher::Watcher;
 
-/// A client thinks for this long between two requests.
-const PAUSE: Duration = Duration::from_millis(40);
 /// What clients since 1.26 ask for.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -27,6 +25,8 @@ pub struct Load {
     pub ends: Instant,
     /// Set to the revision at which watches may end; 0 until then.
     pub last_revision: AtomicU64,
+    /// A client thinks for this long between two requests.
+    pause: Duration,
     clients: AtomicUsize,
 }
 
@@ -48,12 +48,13 @@ pub enum Share {
 }
 
 impl Load {
-    pub fn new(namespace: &'static str, length: Duration) -> Arc<Self> {
+    pub fn new(namespace: &'static str, length: Duration, pause: Duration) -> Arc<Self> {
         Arc::new(Self {
-            ledger: Ledger::new(),
+            ledger: Ledger::default(),
             namespace,
             ends: Instant::now() + length,
             last_revision: AtomicU64::new(0),
+            pause,
             clients: AtomicUsize::new(0),
         })
     }
@@ -182,7 +183,7 @@ impl Writer {
     ) -> Option<T> {
         let what = format!("{} {what}", self.name);
         let accepted = ask(&self.load, &mut self.session, &what, request, accept).await;
-        sleep(PAUSE).await;
+        sleep(self.load.pause).await;
         accepted
     }
 }
@@ -202,7 +203,7 @@ async fn discover(load: Arc<Load>, name: String, mut session: Session) {
             if let Some(found) = found {
                 *known = found;
             }
-            sleep(PAUSE * 4).await;
+            sleep(load.pause * 4).await;
         }
     }
 }

@@ -11,7 +11,7 @@ mod session;
 mod watcher;
 
 pub use cluster::{Cluster, NODES, Node};
-pub use ledger::{Event, Ledger};
+pub use ledger::{Event, Failure, Ledger};
 pub use load::{Load, Place, Share};
 pub use process::Process;
 pub use session::{Connecting, Session};
