@@ -141,6 +141,7 @@ impl App {
             local,
             vitals,
             local_failover,
+            watch_continuation: config.watch_continuation,
             sources: Arc::new(Sources::new(config.max_connections_per_source)),
             changes: changed.subscribe(),
             drain,

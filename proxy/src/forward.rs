@@ -23,6 +23,7 @@ pub mod replay;
 pub mod retry;
 pub mod splice;
 pub mod upgrade;
+pub mod watch;
 
 pub use body::{RequestBody, ResponseBody};
 pub use connect::{ConnectError, Connection, Dialer};
@@ -103,14 +104,24 @@ impl Outbound {
         Ok(Self { request, class: identity.trust_class(), upgrade, replay })
     }
 
+    /// A request without a body, made ready before, once more.
+    pub fn again(head: Request<()>, class: TrustClass) -> Self {
+        Self { request: head.map(|()| RequestBody::Empty), class, upgrade: None, replay: None }
+    }
+
+    /// A copy of the head, if there is no body and no upgrade.
+    pub fn plain_head(&self) -> Option<Request<()>> {
+        (self.replay.is_none() && self.upgrade.is_none()).then(|| retry::head_of(&self.request))
+    }
+
+    /// The class of upstream connection it may use.
+    pub fn trust_class(&self) -> TrustClass {
+        self.class
+    }
+
     /// The headers, for stages that adapt them.
     pub fn headers_mut(&mut self) -> &mut http::HeaderMap {
         self.request.headers_mut()
-    }
-
-    /// Tells the upstream that the server was chosen already (KEP-4020).
-    pub fn mark_proxied(&mut self) {
-        self.headers_mut().insert(headers::PEER_PROXIED, HeaderValue::from_static("true"));
     }
 }
 

@@ -20,7 +20,7 @@ pub use names::IdentityHeaders;
 /// What the client's certificate proves, established once per connection.
 #[derive(Clone, Debug)]
 pub enum ClientCertificate {
-    /// No certificate, or one without a common name, about which the x509 authenticator has no opinion.
+    /// No certificate that any authenticator has an opinion on.
     Absent,
     /// An ordinary client: its user, as the headers that assert it.
     User(Assertion),
@@ -105,8 +105,9 @@ pub fn of_connection(
         (false, Some(Ok(Some(user)))) => {
             names.assertion_of(&user).map_or(ClientCertificate::Unverified, ClientCertificate::User)
         }
-        (false, Some(Ok(None))) => ClientCertificate::Absent,
-        (false, Some(Err(_)) | None) => ClientCertificate::Unverified,
+        // The x509 authenticator has no opinion on it, but the request-header one, where there is one, has failed.
+        (false, Some(Ok(None))) if !verifiers.knows_front_proxies() => ClientCertificate::Absent,
+        (false, Some(_) | None) => ClientCertificate::Unverified,
     }
 }
 

@@ -5,28 +5,27 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
 use crate::classify::{self, RequestInfo, classify};
-use crate::discovery::{self, ServerSet, Snapshot};
+use crate::discovery::{self, Snapshot};
 use crate::error::{RequestError, chain};
-use crate::forward::choose::Chooser;
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
-use crate::forward::{self, Budget, ForwardError, Means, Outbound, Pool, ResponseBody};
+use crate::forward::{self, Budget, ForwardError, Outbound, Pool, ResponseBody};
 use crate::identity::{self, ClientCertificate, IdentityHeaders, identify};
 use crate::limits::Sources;
 use crate::metrics::Metrics;
@@ -36,6 +35,12 @@ use crate::tls::TlsContext;
 use crate::tls::handshake::{Handshake, Session, handshake};
 use crate::upstream::Upstream;
 use crate::vitals::Vitals;
+
+mod deliver;
+mod watch;
+
+use deliver::deliver;
+use watch::Watch;
 
 /// What all workers share and only read.
 #[derive(Debug)]
@@ -56,10 +61,12 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// Whether peers answer while the local API server cannot be reached (`--local-failover`).
     pub local_failover: bool,
+    /// Whether a watch whose upstream died goes on at another server (`--watch-continuation`).
+    pub watch_continuation: bool,
     /// Connections by source.
     pub sources: Arc<Sources>,
     /// Tells that the snapshot was replaced.
-    pub changes: watch::Receiver<()>,
+    pub changes: Receiver<()>,
     /// Cancelled when the process drains.
     pub drain: CancellationToken,
 }
@@ -167,20 +174,22 @@ where
 }
 
 /// Answers one request; every way out writes a response and closes exactly one record.
-async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let shared = &client.worker.shared;
-    let uri = request.uri().clone();
-    let mut record = client.worker.accounts.open(request.method().clone(), uri.clone());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut record = client.worker.accounts.open(method.clone(), uri.clone());
     let path = classify::decode_path(uri.path());
     // A path that cannot be classified goes to the API server, which answers it with its own 500.
-    let info = classify(request.method(), &path, uri.query()).ok();
+    let info = classify(&method, &path, uri.query()).ok();
 
     let mut response = match answer(client, request, info.as_ref(), &mut record).await {
         Ok(response) => response,
         Err(error) => {
             debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
             shared.metrics.request_failed(&error);
-            error.failure().into_response()
+            let response = error.failure().into_response();
+            // Over HTTP/2 hyper sends what it is given, and a body in answer to HEAD breaks the stream.
+            if method == Method::HEAD { response.map(|_| ResponseBody::empty()) } else { response }
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -191,68 +200,42 @@ async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<
 }
 
 async fn answer(
-    client: &Client,
+    client: &Arc<Client>,
     mut request: Request<Incoming>,
     info: Option<&RequestInfo<'_>>,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, RequestError> {
-    let Worker { shared, pool, budget, turn, .. } = &*client.worker;
+    let worker = &client.worker;
+    let shared = &worker.shared;
     let identity = identify(&client.certificate, request.headers(), &shared.names)?;
     let snapshot = shared.snapshot.load_full();
-    let path_and_query = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
+    let target = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
-        about_this_server: is_about_this_server(path_and_query.path()),
-        discovery: discovery::accept::merged_document(
-            request.method(),
-            path_and_query.path(),
-            request.headers(),
-        ),
+        about_this_server: is_about_this_server(target.path()),
+        discovery: discovery::accept::merged_document(request.method(), target.path(), request.headers()),
     };
     let decision = route(info, marks, &snapshot);
     if marks.already_proxied {
         // Exactly the value that keeps a built-in proxy behind this one from sending it on.
         request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
-    let mut outbound = Outbound::new(
-        request,
-        &identity,
-        &shared.names,
-        client.address,
-        client.certificate.is_front_proxy(),
-    )?;
-    let means = Means { pool, budget, vitals: &shared.vitals };
-    let chooser =
-        Chooser { snapshot: &snapshot, vitals: &shared.vitals, turn: turn.fetch_add(1, Ordering::Relaxed) };
-    let allowed = |stand_ins| if shared.local_failover { stand_ins } else { ServerSet::default() };
+    let is_front_proxy = client.certificate.is_front_proxy();
+    let outbound = Outbound::new(request, &identity, &shared.names, client.address, is_front_proxy)?;
+    let watch = info.and_then(|info| Watch::of(info, &outbound, shared.watch_continuation));
 
-    match decision {
-        Route::Local { stand_ins, .. } => {
-            let servers = chooser.local_or(shared.local, allowed(stand_ins));
-            let response = forward::forward(means, servers, outbound, record).await?;
-            if !asks_for_list(path_and_query.path(), path_and_query.query()) {
-                return Ok(response);
-            }
-            let broken = |source| ForwardError::Broken { address: shared.local.address, source };
-            Ok(shared.readiness.add_to(response).await.map_err(broken)?)
-        }
-        Route::Discovery { document, stand_ins } => {
-            let merged = snapshot.merged(document).ok_or(ForwardError::NoPeer)?;
-            let condition = discovery::answer::ask_local(&mut outbound, merged);
-            let servers = chooser.local_or(shared.local, allowed(stand_ins));
-            let local = forward::forward(means, servers, outbound, record).await?;
-            Ok(discovery::answer::from_local(local, merged, &condition))
-        }
-        Route::Peers(servers) => {
-            let result = forward::forward(means, chooser.peers(servers), outbound, record)
-                .await
-                .map_err(RequestError::from);
-            if let Some(info) = info {
-                let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
-                shared.metrics.rerouted(code.as_u16(), info);
-            }
-            result
-        }
-        Route::Unavailable(_) => Err(RequestError::Unaccounted),
+    let result = deliver(worker, decision, &snapshot, outbound, record).await;
+    if let (Route::Peers(_), Some(info)) = (decision, info) {
+        let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
+        shared.metrics.rerouted(code.as_u16(), info);
     }
+    let response = result?;
+    if let Some(watch) = watch {
+        return Ok(watch.follow(worker, response));
+    }
+    if asks_for_list(target.path(), target.query()) {
+        let broken = |source| ForwardError::Broken { address: shared.local.address, source };
+        return Ok(shared.readiness.add_to(response).await.map_err(broken)?);
+    }
+    Ok(response)
 }

@@ -198,6 +198,11 @@ impl ClientVerifiers {
         self.client.verify_client_cert(leaf, chain, now).is_ok()
     }
 
+    /// Whether there is a CA for front proxies, and so a request-header authenticator.
+    pub fn knows_front_proxies(&self) -> bool {
+        self.front_proxy.is_some()
+    }
+
     /// Whether the certificate is a front proxy's; its name is not looked at.
     pub fn is_front_proxy(
         &self,

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::pool::StreamGuard;
 use super::replay::ReplayBody;
+use super::watch::{Encoding, Resume, WatchBody};
 use crate::account::RequestRecord;
 
 /// A request's body on its way to an upstream.
@@ -33,6 +34,7 @@ pub struct ResponseBody {
 enum Source {
     Own(Full<Bytes>),
     Upstream { body: Incoming, guard: Option<StreamGuard> },
+    Watch(Box<WatchBody>),
 }
 
 impl ResponseBody {
@@ -53,6 +55,26 @@ impl ResponseBody {
         this
     }
 
+    /// The same body as a watch that goes on elsewhere when its upstream dies; see [`WatchBody::new`].
+    #[must_use]
+    pub fn followed(self, encoding: Encoding, from: Option<String>, resume: Resume) -> Self {
+        let source = match self.source {
+            Source::Upstream { body, guard } => {
+                Source::Watch(Box::new(WatchBody::new(body, guard, encoding, from, resume)))
+            }
+            source => source,
+        };
+        Self { source, record: self.record }
+    }
+
+    /// Takes an upstream's body out again, with its place on the pooled connection.
+    pub fn into_upstream(self) -> Option<(Incoming, Option<StreamGuard>)> {
+        match self.source {
+            Source::Upstream { body, guard } => Some((body, guard)),
+            Source::Own(_) | Source::Watch(_) => None,
+        }
+    }
+
     /// Ties the request's record to the end of this body.
     #[must_use]
     pub fn with_record(mut self, record: RequestRecord) -> Self {
@@ -69,7 +91,12 @@ impl ResponseBody {
     }
 
     fn ended(&mut self) {
-        if let Source::Upstream { guard: Some(guard), .. } = &mut self.source {
+        let guard = match &mut self.source {
+            Source::Upstream { guard, .. } => guard.as_mut(),
+            Source::Watch(watch) => watch.guard_mut(),
+            Source::Own(_) => None,
+        };
+        if let Some(guard) = guard {
             guard.finished();
         }
         if let Some(record) = &mut self.record {
@@ -90,6 +117,7 @@ impl Body for ResponseBody {
         let polled = match &mut this.source {
             Source::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Source::Upstream { body, .. } => Pin::new(body).poll_frame(cx),
+            Source::Watch(watch) => watch.poll_frame(cx),
         };
         match &polled {
             Poll::Ready(Some(Ok(_))) => this.note_end(),
@@ -108,6 +136,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(body) => body.is_end_stream(),
             Source::Upstream { body, .. } => body.is_end_stream(),
+            Source::Watch(watch) => watch.is_end_stream(),
         }
     }
 
@@ -115,6 +144,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(body) => body.size_hint(),
             Source::Upstream { body, .. } => body.size_hint(),
+            Source::Watch(_) => SizeHint::default(),
         }
     }
 }

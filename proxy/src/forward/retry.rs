@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use http::{Method, Request, request};
+use http::{Method, Request};
 
 use super::body::RequestBody;
 use super::connect::ConnectError;
@@ -59,7 +59,7 @@ pub fn is_unprocessed(error: &hyper::Error) -> bool {
 /// What a request can be made of once more.
 #[derive(Debug)]
 pub struct Spare {
-    head: request::Parts,
+    head: Request<()>,
     body: Option<Replay>,
     safe: bool,
 }
@@ -67,12 +67,8 @@ pub struct Spare {
 impl Spare {
     /// Keeps the head of a request; `body` replays its body.
     pub fn of(request: &Request<RequestBody>, body: Option<Replay>) -> Self {
-        let mut head = Request::new(());
-        *head.method_mut() = request.method().clone();
-        *head.uri_mut() = request.uri().clone();
-        *head.headers_mut() = request.headers().clone();
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        Self { head: head.into_parts().0, body, safe }
+        Self { head: head_of(request), body, safe }
     }
 
     /// The request once more, where sending it again cannot have an effect twice: the server did not process it, or it is
@@ -86,8 +82,17 @@ impl Spare {
             Some(replay) => RequestBody::Client(replay.again()?),
             None => RequestBody::Empty,
         };
-        Some(Request::from_parts(self.head.clone(), body))
+        Some(self.head.clone().map(|()| body))
     }
+}
+
+/// A copy of a request's head.
+pub(super) fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 /// Bounds how much of the traffic may be second tries, so that a failing server is not hit twice as hard.
