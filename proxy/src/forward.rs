@@ -161,9 +161,7 @@ pub async fn forward(
             request.headers_mut().insert(headers::PEER_PROXIED, HeaderValue::from_static("true"));
         }
         let tried = match &upgrade {
-            Some(upgrade) => {
-                upgrade::attempt(means.pool.dialer(), &upstream, class, request, upgrade, record).await
-            }
+            Some(upgrade) => upgrade::attempt(means.pool, &upstream, class, request, upgrade, record).await,
             None => attempt(means.pool, &upstream, class, request, record).await,
         };
         let unanswered = match tried {

@@ -80,9 +80,17 @@ async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Hear
     }
     drop(listener);
     connections.close();
-    info!(worker = number, open = connections.len(), "draining");
-    if timeout(DRAIN_LIMIT, connections.wait()).await.is_err() {
-        warn!(worker = number, open = connections.len(), "connections cut at the end of the drain");
+    let upgraded = worker.pool.upgraded();
+    upgraded.close();
+    let open = || connections.len() + upgraded.len();
+    info!(worker = number, open = open(), "draining");
+    // In this order: a connection hands what it was upgraded to over before it ends.
+    let drained = async {
+        connections.wait().await;
+        upgraded.wait().await;
+    };
+    if timeout(DRAIN_LIMIT, drained).await.is_err() {
+        warn!(worker = number, open = open(), "connections cut at the end of the drain");
     }
 }
 

@@ -229,10 +229,9 @@ fn a_name_with_blanks_around_it_never_becomes_the_name_without() {
             for http in BOTH {
                 caller.get(cluster.old.proxy.address, http, &both_serve().path()).await;
             }
-            let options = caller.options(cluster.old.proxy.address, Http::One);
             let upgrade = ["Connection: Upgrade", "Upgrade: SPDY/3.1"];
             let target = "/api/v1/namespaces/default/pods/p/exec";
-            Upgraded::ask(&options, target, &upgrade).await.unwrap();
+            Upgraded::ask(&caller, cluster.old.proxy.address, target, &upgrade).await.unwrap();
             for request in cluster.old.standin.requests() {
                 let Some(user) = request.user else { continue };
                 assert_ne!(user.name, "alice", "{subject:?}: {} {:?}", request.target, request.headers);

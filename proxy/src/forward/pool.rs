@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::client::conn::http1;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::body::RequestBody;
@@ -30,6 +31,7 @@ const IDLE_HTTP1: usize = 8;
 pub struct Pool {
     dialer: Dialer,
     groups: Mutex<HashMap<Key, Arc<Group>>>,
+    upgraded: TaskTracker,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,12 +80,17 @@ enum Hold {
 impl Pool {
     /// An empty pool.
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, groups: Mutex::default() }
+        Self { dialer, groups: Mutex::default(), upgraded: TaskTracker::new() }
     }
 
     /// The dialer, for connections that are not pooled.
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// Connections that were upgraded and joined: they outlive their clients' HTTP.
+    pub fn upgraded(&self) -> &TaskTracker {
+        &self.upgraded
     }
 
     /// Takes a place on a connection, opening one where none has room.

@@ -8,7 +8,7 @@ use tokio::io::copy_bidirectional;
 use tracing::debug;
 
 use super::body::{RequestBody, ResponseBody};
-use super::connect::Dialer;
+use super::pool::Pool;
 use super::{Unanswered, to_origin_form};
 use crate::account::RequestRecord;
 use crate::identity::TrustClass;
@@ -28,14 +28,14 @@ pub struct Upgrade {
 /// # Errors
 /// See [`Unanswered`]; once sent, an upgrade is never sent again.
 pub async fn attempt(
-    dialer: &Dialer,
+    pool: &Pool,
     upstream: &Upstream,
     class: TrustClass,
     mut request: Request<RequestBody>,
     upgrade: &Upgrade,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, Unanswered> {
-    let mut sender = match dialer.connect_for_upgrade(upstream, class).await {
+    let mut sender = match pool.dialer().connect_for_upgrade(upstream, class).await {
         Ok(sender) => sender,
         Err(error) => return Err(Unanswered::not_connected(request, error)),
     };
@@ -51,7 +51,7 @@ pub async fn attempt(
         return Ok(response.map(|body| ResponseBody::upstream(body, None)));
     }
     let server = hyper::upgrade::on(&mut response);
-    tokio::spawn(join(upgrade.client.clone(), server));
+    pool.upgraded().spawn(join(upgrade.client.clone(), server));
     Ok(response.map(|_| ResponseBody::empty()))
 }
 

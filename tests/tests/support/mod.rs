@@ -20,7 +20,7 @@ pub use callers::{BOTH, Caller, Http, Session, request};
 pub use cluster::{Cluster, Node, standin};
 pub use proxy::{Proxy, ProxyOptions};
 pub use raw::{Upgraded, exchange, read_head};
-pub use upstream::{Body, Upstream, endless, upload, whole};
+pub use upstream::{Body, Upstream, breaking, endless, upload, whole};
 
 /// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(40);

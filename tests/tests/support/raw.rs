@@ -1,12 +1,14 @@
 //! Speaks HTTP/1.1 byte by byte, where a library would tidy up.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use mvproxy_tests::client::{ClientOptions, connect_tls};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::promptly;
+use super::{Caller, Http, promptly};
 
 /// Sends `bytes` over TLS and reads until the server closes.
 pub async fn exchange(options: &ClientOptions, bytes: &[u8]) -> Result<String> {
@@ -35,12 +37,13 @@ pub struct Upgraded {
 }
 
 impl Upgraded {
-    /// Asks for an upgrade; `headers` are whole lines.
-    pub async fn ask(options: &ClientOptions, target: &str, headers: &[&str]) -> Result<Self> {
-        let mut stream = connect_tls(options).await?;
+    /// Asks for an upgrade; `headers` are whole lines, beside the caller's own headers.
+    pub async fn ask(caller: &Caller, address: SocketAddr, target: &str, headers: &[&str]) -> Result<Self> {
+        let mut stream = connect_tls(&caller.options(address, Http::One)).await?;
+        let own = caller.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
         let mut request = format!("POST {target} HTTP/1.1\r\nHost: kubernetes\r\n");
-        for line in headers {
-            request.push_str(line);
+        for line in headers.iter().map(ToString::to_string).chain(own) {
+            request.push_str(&line);
             request.push_str("\r\n");
         }
         stream.write_all(format!("{request}\r\n").as_bytes()).await?;

@@ -1,9 +1,11 @@
 //! Stands in for an API server that does one thing only, for what no recorded server does.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A TLS server with one handler for every request.
 pub struct Upstream {
@@ -88,7 +90,7 @@ fn acceptor(serving: &Identity) -> TlsAcceptor {
 
 /// A body known as a whole.
 pub fn whole(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body of `chunks` chunks of 64 KiB that counts how many were taken.
@@ -99,9 +101,22 @@ pub fn endless(chunks: usize, taken: Arc<AtomicUsize>) -> Body {
         async move {
             (sent < chunks).then(|| {
                 taken.fetch_add(1, Ordering::Relaxed);
-                (Ok::<_, Infallible>(Frame::data(Bytes::from_static(&CHUNK))), sent + 1)
+                (Ok(Frame::data(Bytes::from_static(&CHUNK))), sent + 1)
             })
         }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// A body that breaks off some time after its first bytes.
+pub fn breaking(bytes: &'static [u8]) -> Body {
+    let frames = futures_util::stream::unfold(0, move |sent| async move {
+        if sent == 0 {
+            return Some((Ok(Frame::data(Bytes::from_static(bytes))), 1));
+        }
+        // Errors overtake what was not written to the network yet.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Some((Err(io::Error::other("broken off on purpose")), sent + 1))
     });
     StreamBody::new(frames).boxed_unsync()
 }
