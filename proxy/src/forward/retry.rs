@@ -40,7 +40,9 @@ impl Unanswered {
     /// Whether another connection to the same server may do better.
     pub fn is_stale(&self) -> bool {
         match self {
-            Unanswered::Unsent { stale, .. } | Unanswered::Broken { stale, .. } => *stale,
+            Unanswered::Unsent { stale, .. } => *stale,
+            // A GOAWAY ends one connection, not the server.
+            Unanswered::Broken { stale, source } => *stale || is_unprocessed(source),
         }
     }
 }
