@@ -50,6 +50,12 @@ impl RequestError {
                 message: "no API server that serves the resource could be reached",
                 retry_after: Some(1),
             },
+            RequestError::Forward(ForwardError::Late { .. }) => Failure {
+                code: StatusCode::GATEWAY_TIMEOUT,
+                reason: "Timeout",
+                message: "the API server did not answer in time",
+                retry_after: None,
+            },
             RequestError::Forward(ForwardError::NoPeer) => Failure {
                 code: StatusCode::SERVICE_UNAVAILABLE,
                 reason: "ServiceUnavailable",
@@ -84,6 +90,7 @@ impl RequestError {
             RequestError::Identity(IdentityError::FrontProxyWithoutUser) => "front_proxy_without_user",
             RequestError::Forward(ForwardError::NotReached { .. }) => "proxy_transport",
             RequestError::Forward(ForwardError::Broken { .. }) => "upstream_broke_off",
+            RequestError::Forward(ForwardError::Late { .. }) => "timeout",
             RequestError::Forward(ForwardError::NoPeer) => "endpoint_resolution",
             RequestError::Unaccounted => "unaccounted_server",
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
@@ -98,7 +105,10 @@ impl RequestError {
             | RequestError::Forward(ForwardError::Target { .. }) => Fault::Client,
             RequestError::Unaccounted
             | RequestError::Forward(
-                ForwardError::NotReached { .. } | ForwardError::Broken { .. } | ForwardError::NoPeer,
+                ForwardError::NotReached { .. }
+                | ForwardError::Broken { .. }
+                | ForwardError::Late { .. }
+                | ForwardError::NoPeer,
             ) => Fault::Upstream,
         }
     }

@@ -1,11 +1,13 @@
 //! Sends a request to the API servers that may answer it, and only again when that cannot have an effect twice.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body as _;
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::account::RequestRecord;
@@ -49,6 +51,12 @@ pub enum ForwardError {
         address: SocketAddr,
         /// Cause.
         source: hyper::Error,
+    },
+    /// The upstream did not answer in time, over HTTP/1.1.
+    #[error("{address} did not answer within {} s", HEADER_PATIENCE.as_secs())]
+    Late {
+        /// Upstream.
+        address: SocketAddr,
     },
     /// The peers that serve the resource left between routing and forwarding.
     #[error("no endpoint is known for the resource")]
@@ -171,8 +179,11 @@ pub async fn forward(
             }
             Err(unanswered) => unanswered,
         };
-        record.failed_at(&upstream);
-        let stale = unanswered.is_stale();
+        record.failed_at(&upstream, &unanswered);
+        let (stale, unsent) = (unanswered.is_stale(), unanswered.is_unsent());
+        if !stale && unanswered.blames_server() {
+            means.vitals.failed(&upstream);
+        }
         let (again, failure) = after(unanswered, upstream, spare.as_ref(), means.budget);
         debug!(error = %chain(&failure), stale, "no answer");
         request = match again {
@@ -180,18 +191,20 @@ pub async fn forward(
             None => return Err(failure),
         };
         // Connections that were open when the server went away fail one by one; that says nothing about the server now.
-        if stale && stale_tries < STALE_TRIES {
-            stale_tries += 1;
+        // The pool drops each that is found gone, so this ends with a new connection.
+        if stale && (unsent || stale_tries < STALE_TRIES) {
+            stale_tries += u32::from(!unsent);
             continue;
         }
-        means.vitals.failed(&upstream);
         upstream = upstreams.next().ok_or(failure)?;
         stale_tries = 0;
     }
 }
 
-/// Connections from the pool that may turn out to be gone before the upstream itself is taken to be.
+/// Requests that may break off on connections from the pool before the upstream itself is taken to be failing.
 const STALE_TRIES: u32 = 4;
+/// Time an HTTP/1.1 upstream has for its response header; kube-apiserver's own limit on a request is 60 s.
+const HEADER_PATIENCE: Duration = Duration::from_secs(75);
 
 /// What is left to send after a try, and what to tell the client if that is nothing.
 fn after(
@@ -214,6 +227,7 @@ fn after(
             };
             (again, failure)
         }
+        Unanswered::Late => (None, ForwardError::Late { address: upstream.address }),
     }
 }
 
@@ -233,7 +247,8 @@ async fn attempt(
         Connection::Http2(sender) => sender.requests.try_send_request(request).await,
         Connection::Http1(sender) => {
             to_origin_form(&mut request);
-            sender.try_send_request(request).await
+            let sent = timeout(HEADER_PATIENCE, sender.try_send_request(request)).await;
+            sent.map_err(|_| Unanswered::Late)?
         }
     };
     let response = match sent {

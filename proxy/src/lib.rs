@@ -39,6 +39,7 @@ pub mod prober;
 pub mod upstream;
 pub mod vitals;
 
+pub mod skew;
 pub mod steering;
 
 pub mod admin;

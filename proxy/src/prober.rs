@@ -37,19 +37,20 @@ impl Prober {
     }
 
     /// Runs until the peer list's sender is gone. A server that hangs delays no other's probe.
-    pub async fn run(self, peers: watch::Receiver<Vec<Upstream>>) {
+    pub async fn run(self, peers: watch::Receiver<Option<Vec<Upstream>>>) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probes = JoinSet::new();
         while peers.has_changed().is_ok() {
             ticks.tick().await;
             let servers: Vec<Upstream> =
-                std::iter::once(self.local).chain(peers.borrow().iter().copied()).collect();
+                std::iter::once(self.local).chain(peers.borrow().iter().flatten().copied()).collect();
             self.read_round_trips(&servers);
-            let mut probes = JoinSet::new();
             for upstream in servers {
                 probes.spawn(probe(Arc::clone(&self.asker), Arc::clone(&self.vitals), upstream));
             }
-            probes.join_all().await;
+            // Those of a round before may still run; they end by themselves.
+            while probes.try_join_next().is_some() {}
         }
     }
 
@@ -72,7 +73,12 @@ async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
             vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
             vitals.answered(&upstream);
         }
-        Ok(Err(_)) | Err(_) => vitals.failed(&upstream),
+        Ok(Err(_)) => vitals.failed(&upstream),
+        // It takes connections and does not serve: avoided until a probe succeeds.
+        Err(_) => {
+            vitals.set_ready(&upstream, false);
+            vitals.failed(&upstream);
+        }
     }
     let is_healthy = vitals.is_healthy(&upstream);
     if was_healthy != is_healthy {

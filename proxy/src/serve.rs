@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tokio::sync::watch::Receiver;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -65,6 +67,8 @@ pub struct Shared {
     pub watch_continuation: bool,
     /// Connections by source.
     pub sources: Arc<Sources>,
+    /// Asks for the local server's documents to be fetched at once.
+    pub refresh: Arc<Notify>,
     /// Tells that the snapshot was replaced.
     pub changes: Receiver<()>,
     /// Cancelled when the process drains.
@@ -92,14 +96,22 @@ struct Client {
     worker: Arc<Worker>,
     address: IpAddr,
     certificate: ClientCertificate,
+    /// Whether a first request came.
+    served: AtomicBool,
 }
 
 /// Streams a client may have open on one HTTP/2 connection: kube-apiserver's own limit.
 const STREAMS_PER_CLIENT: u32 = 100;
 /// kube-apiserver's limit on request headers (`MaxHeaderBytes`).
 const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
-/// kube-apiserver's limit on the time they may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// Time a client has for its first request (kube-apiserver's limit on reading headers).
+const FIRST_REQUEST: Duration = Duration::from_secs(32);
+/// Time an HTTP/1.1 client has for each further one. hyper's timer runs between requests too, and kube-apiserver keeps idle
+/// connections for 90 s: client-go counts on that.
+const NEXT_REQUEST: Duration = Duration::from_secs(90);
+/// Windows of clients' request bodies; all streams of a connection can have a full one, so that one that is not taken does
+/// not stall the others.
+const UPLOAD_WINDOW: u32 = 256 * 1024;
 /// As client-go does from its side.
 const CLIENT_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
@@ -125,9 +137,11 @@ pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
 async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, tls: &TlsContext) {
     let shared = Arc::clone(&worker.shared);
     let certificate = identity::of_connection(session.certificates.as_deref(), &tls.clients, &shared.names);
-    let client = Arc::new(Client { worker, address, certificate });
-    let service = service_fn(move |request| {
+    let client = Arc::new(Client { worker, address, certificate, served: AtomicBool::new(false) });
+    let life = Life { drain: &shared.drain, served: &client.served };
+    let service = service_fn(|request| {
         let client = Arc::clone(&client);
+        client.served.store(true, Ordering::Relaxed);
         async move { Ok::<_, Infallible>(serve_request(&client, request).await) }
     });
     let io = TokioIo::new(session.io);
@@ -137,41 +151,70 @@ async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, t
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CLIENT)
             .max_header_list_size(HEADER_LIST_LIMIT)
+            .initial_stream_window_size(UPLOAD_WINDOW)
+            .initial_connection_window_size(STREAMS_PER_CLIENT * UPLOAD_WINDOW)
             .keep_alive_interval(interval)
             .keep_alive_timeout(patience)
             .serve_connection(io, service);
-        until_drained(connection, &shared.drain, http2::Connection::graceful_shutdown).await
+        life.of(connection, http2::Connection::graceful_shutdown).await
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            .header_read_timeout(NEXT_REQUEST)
             .max_headers(MAX_HEADERS)
             .max_buf_size(HEADER_LIST_LIMIT as usize)
             .serve_connection(io, service)
             .with_upgrades();
-        until_drained(connection, &shared.drain, http1::UpgradeableConnection::graceful_shutdown).await
+        life.of(connection, http1::UpgradeableConnection::graceful_shutdown).await
     };
     if let Err(error) = ended {
         debug!(client = %address, %error, "client connection ended");
     }
 }
 
-/// Runs a connection; when the process drains, tells the client to open no more requests and lets the open ones end.
-async fn until_drained<C>(
-    connection: C,
-    drain: &CancellationToken,
-    shut_down: impl FnOnce(Pin<&mut C>),
-) -> Result<(), hyper::Error>
-where
-    C: Future<Output = Result<(), hyper::Error>>,
-{
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.cancelled() => shut_down(connection.as_mut()),
-    }
-    connection.await
+/// What ends a connection beside its client.
+struct Life<'a> {
+    drain: &'a CancellationToken,
+    served: &'a AtomicBool,
 }
+
+impl Life<'_> {
+    /// Runs a connection. A client that asks for nothing is left; when the process drains, clients are told to open no more
+    /// requests and the open ones end.
+    async fn of<C>(self, connection: C, shut_down: impl FnOnce(Pin<&mut C>)) -> Result<(), hyper::Error>
+    where
+        C: Future<Output = Result<(), hyper::Error>>,
+    {
+        let mut connection = pin!(connection);
+        let was_served = || self.served.load(Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            () = self.drain.cancelled() => {}
+            () = sleep(FIRST_REQUEST), if !was_served() => {
+                if !was_served() {
+                    return Ok(());
+                }
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => return ended,
+                    () = self.drain.cancelled() => {}
+                }
+            }
+        }
+        if !was_served() {
+            // It was taken off the queue a moment ago: its first request is on the way.
+            if let Ok(ended) = timeout(LAST_FIRST_REQUEST, connection.as_mut()).await {
+                return ended;
+            }
+        }
+        shut_down(connection.as_mut());
+        connection.await
+    }
+}
+
+/// Time a connection from the queue has for its first request while the process drains.
+const LAST_FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Answers one request; every way out writes a response and closes exactly one record.
 async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
@@ -212,7 +255,7 @@ async fn answer(
     let target = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
-        about_this_server: is_about_this_server(target.path()),
+        about_this_server: is_about_this_server(&classify::decode_path(target.path())),
         discovery: discovery::accept::merged_document(request.method(), target.path(), request.headers()),
     };
     let decision = route(info, marks, &snapshot);

@@ -14,7 +14,7 @@ pub enum Role {
 }
 
 /// One API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
     /// Where it listens.
     pub address: SocketAddr,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use hyper::client::conn::http1;
 use tokio_util::task::TaskTracker;
@@ -46,8 +47,9 @@ struct Key {
 struct Group {
     http2: Mutex<Vec<Multiplexed>>,
     http1: Mutex<Vec<http1::SendRequest<RequestBody>>>,
-    /// One dial at a time: a burst of requests then shares the connections that come about.
+    /// One dial at a time: a burst of requests then shares the connections that come about, or the failure.
     dialing: tokio::sync::Mutex<()>,
+    last_failure: Mutex<Option<(Instant, Arc<ConnectError>)>>,
 }
 
 #[derive(Debug)]
@@ -105,11 +107,22 @@ impl Pool {
             }
             return Ok(lease);
         }
+        if class == TrustClass::Anonymous {
+            // HTTP/1.1: nobody can share the connection, so nobody waits for it.
+            return Ok(Group::add(&group, self.dialer.connect(upstream, class).await?));
+        }
+        let asked = Instant::now();
         let _dialing = group.dialing.lock().await;
         if let Some(lease) = Group::existing(&group) {
             return Ok(lease);
         }
-        Ok(Group::add(&group, self.dialer.connect(upstream, class).await?))
+        if let Some(error) = group.failure_since(asked) {
+            return Err(ConnectError::Shared(error));
+        }
+        match self.dialer.connect(upstream, class).await {
+            Ok(connection) => Ok(Group::add(&group, connection)),
+            Err(error) => Err(ConnectError::Shared(group.failed(error))),
+        }
     }
 
     /// Opens a connection before the first request needs it.
@@ -164,6 +177,18 @@ impl Group {
         None
     }
 
+    /// Why the last dial failed, if that was after a moment.
+    fn failure_since(&self, moment: Instant) -> Option<Arc<ConnectError>> {
+        let failure = lock(&self.last_failure);
+        failure.as_ref().filter(|(at, _)| *at > moment).map(|(_, error)| Arc::clone(error))
+    }
+
+    fn failed(&self, error: ConnectError) -> Arc<ConnectError> {
+        let error = Arc::new(error);
+        *lock(&self.last_failure) = Some((Instant::now(), Arc::clone(&error)));
+        error
+    }
+
     /// Requests that open HTTP/2 connections can still take.
     fn places(&self) -> usize {
         lock(&self.http2).iter().map(Multiplexed::places).sum()
@@ -197,7 +222,7 @@ impl Multiplexed {
     /// Requests it can still take.
     fn places(&self) -> usize {
         let (part, whole) = USED_STREAMS;
-        let usable = (self.sender.allowed_streams() * part / whole).max(1);
+        let usable = (self.sender.allowed_streams().saturating_mul(part) / whole).max(1);
         usable.saturating_sub(self.streams.load(Ordering::Relaxed))
     }
 

@@ -29,6 +29,8 @@ pub enum Unanswered {
         /// Whether the connection had carried requests before.
         stale: bool,
     },
+    /// It was sent over HTTP/1.1, where no PING tells a hung server from a busy one, and no response header came in time.
+    Late,
 }
 
 impl Unanswered {
@@ -41,11 +43,20 @@ impl Unanswered {
     pub fn is_stale(&self) -> bool {
         match self {
             Unanswered::Unsent { stale, .. } => *stale,
-            // A GOAWAY ends one connection, not the server; a reset stream is no fault of its connection.
-            Unanswered::Broken { stale, source } => {
-                is_unprocessed(source) || (*stale && !h2_error(source).is_some_and(h2::Error::is_reset))
-            }
+            // A GOAWAY ends one connection, not the server.
+            Unanswered::Broken { stale, source } => is_unprocessed(source) || (*stale && !is_reset(source)),
+            Unanswered::Late => false,
         }
+    }
+
+    /// Whether nothing was sent, because the connection from the pool was found gone.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Unanswered::Unsent { .. })
+    }
+
+    /// Whether it speaks against the server: one that resets a single stream is alive and has answered.
+    pub fn blames_server(&self) -> bool {
+        !matches!(self, Unanswered::Broken { source, .. } if is_reset(source))
     }
 }
 
@@ -56,6 +67,10 @@ pub fn is_unprocessed(error: &hyper::Error) -> bool {
     let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (graceful || refused)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(h2::Error::is_reset)
 }
 
 fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
@@ -84,7 +99,8 @@ impl Spare {
 
     /// The request once more, where it is repeatable and the budget allows.
     pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
-        let allowed = is_unprocessed(error) || (self.safe && budget.withdraw());
+        // A server that resets the stream would do so again: anybody could otherwise make one request many.
+        let allowed = is_unprocessed(error) || (self.safe && !is_reset(error) && budget.withdraw());
         if !allowed {
             return None;
         }

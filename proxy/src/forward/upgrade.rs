@@ -5,11 +5,12 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::body::{RequestBody, ResponseBody};
 use super::pool::Pool;
-use super::{Unanswered, to_origin_form};
+use super::{HEADER_PATIENCE, Unanswered, to_origin_form};
 use crate::account::RequestRecord;
 use crate::identity::TrustClass;
 use crate::upstream::Upstream;
@@ -43,13 +44,15 @@ pub async fn attempt(
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     request.headers_mut().insert(UPGRADE, upgrade.protocol.clone());
     record.sent_to(upstream);
-    let mut response = match sender.send_request(request).await {
+    let sent = timeout(HEADER_PATIENCE, sender.send_request(request)).await;
+    let mut response = match sent.map_err(|_| Unanswered::Late)? {
         Ok(response) => response,
         Err(source) => return Err(Unanswered::Broken { source, stale: false }),
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(|body| ResponseBody::upstream(body, None)));
     }
+    record.upgraded();
     let server = hyper::upgrade::on(&mut response);
     pool.upgraded().spawn(join(upgrade.client.clone(), server));
     Ok(response.map(|_| ResponseBody::empty()))

@@ -43,7 +43,7 @@ fn snapshot(servers: &[Option<Served>]) -> Snapshot {
             (Upstream { address, role, slot: counters.slot(address) }, served.as_ref())
         })
         .collect();
-    Snapshot::new(&upstreams)
+    Snapshot::new(&upstreams, true)
 }
 
 fn decide(method: &Method, path: &str, marks: Marks, snapshot: &Snapshot) -> Route {

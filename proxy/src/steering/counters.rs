@@ -29,7 +29,7 @@ pub struct PeerCounters {
 }
 
 /// A peer's place in the counters; look it up once per peer, not once per request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerSlot(u32);
 
 impl PeerSlot {

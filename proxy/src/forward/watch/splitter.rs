@@ -1,5 +1,7 @@
 //! Lets only whole events of a watch stream through, and remembers the last one.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 use super::event::Encoding;
@@ -30,31 +32,29 @@ impl Splitter {
         if self.torn {
             return data;
         }
-        let mut searched = self.partial.len();
-        let buffer = if self.partial.is_empty() {
-            data
-        } else {
-            self.partial.extend_from_slice(&data);
-            self.partial.split().freeze()
+        let searched = self.partial.len();
+        self.partial.extend_from_slice(&data);
+        let Some(last) = self.take_stock(searched) else {
+            self.torn = self.partial.len() > EVENT_LIMIT;
+            return if self.torn { self.rest() } else { Bytes::new() };
         };
+        let whole = self.partial.split_to(last.end).freeze();
+        // A copy: a slice would hold on to the whole buffer for as long as the watch is idle.
+        self.last = Some(Bytes::copy_from_slice(&whole[last]));
+        whole
+    }
+
+    /// Looks at the events that are whole by now; where the last of them lies.
+    fn take_stock(&mut self, mut searched: usize) -> Option<Range<usize>> {
+        let mut last = None;
         let mut whole = 0;
-        let mut last = 0..0;
-        while let Some(length) = self.encoding.first_event(&buffer[whole..], searched) {
-            last = whole..whole + length;
-            self.ordered |= self.encoding.is_bookmark(&buffer[last.clone()]);
+        while let Some(length) = self.encoding.first_event(&self.partial[whole..], searched) {
+            self.ordered |= self.encoding.is_bookmark(&self.partial[whole..whole + length]);
+            last = Some(whole..whole + length);
             whole += length;
             searched = 0;
         }
-        if !last.is_empty() {
-            // A copy: a slice would hold on to the whole buffer for as long as the watch is idle.
-            self.last = Some(Bytes::copy_from_slice(&buffer[last]));
-        }
-        if buffer.len() - whole > EVENT_LIMIT {
-            self.torn = true;
-            return buffer;
-        }
-        self.partial.extend_from_slice(&buffer[whole..]);
-        buffer.slice(..whole)
+        last
     }
 
     /// Bytes of an event that never became whole.
