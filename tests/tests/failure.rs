@@ -157,6 +157,8 @@ fn a_read_without_an_answer_is_sent_again_and_a_write_is_not() {
             for method in ["GET", "POST"] {
                 let name = format!("cut-{method}-{http:?}").to_lowercase();
                 let target = format!("{}?name={name}", api.path());
+                // What has never worked on a connection is taken for the server's fault, not for the connection's.
+                rig.knows_all().await;
                 let faults = rig.peers[0].standin.faults();
                 faults.inject(Fault::Delay(Duration::from_millis(500)), &api.path(), 1);
                 let mut session = rig.session(http).await;
@@ -186,6 +188,23 @@ fn a_read_without_an_answer_is_sent_again_and_a_write_is_not() {
                     assert!(rig.created(&name).await <= 1);
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn a_read_that_nobody_answers_is_a_503_and_may_be_tried_again() {
+    bounded(async {
+        let rig = Rig::start(1).await;
+        let target = format!("{}?gone", only_new_serves().path());
+        rig.peers[0].standin.faults().inject(Fault::Delay(SOON), &only_new_serves().path(), 1);
+        for http in BOTH {
+            let mut session = rig.session(http).await;
+            let (answer, ()) = tokio::join!(session.get(&target), async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                rig.peers[0].trap.vanish();
+            });
+            assert_unavailable(&answer, "a read on its way");
         }
     });
 }

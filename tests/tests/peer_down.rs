@@ -1,5 +1,7 @@
 //! Clients learn the truth, quickly and in kube-apiserver's words, when the API server that should answer does not.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::net::SocketAddr;
@@ -38,7 +40,7 @@ fn a_dead_peer_is_a_503_for_what_only_it_serves_and_nothing_else() {
         let cluster = Cluster::start().await;
         let (pki, old) = (cluster.pki, cluster.old);
         drop(cluster.new);
-        let mut failed = 0.0;
+        let mut failed = 0;
         for caller in [Caller::alice(&pki), Caller::bob(&pki), Caller::nobody(&pki)] {
             for http in BOTH {
                 let mut session = caller.connect(old.proxy.address, http).await;
@@ -46,7 +48,7 @@ fn a_dead_peer_is_a_503_for_what_only_it_serves_and_nothing_else() {
                 for method in ["GET", "POST", "DELETE"] {
                     let answer = session.fetch(request(method, &api.path())).await;
                     assert_unavailable(&answer, &format!("{method} by {} over {http:?}", caller.label));
-                    failed += 1.0;
+                    failed += 1;
                 }
                 let local = session.get("/version").await;
                 assert_eq!(local.status, 200, "the same connection still serves: {}", local.text());
@@ -54,7 +56,7 @@ fn a_dead_peer_is_a_503_for_what_only_it_serves_and_nothing_else() {
         }
         let metrics = old.proxy.metrics().await;
         let errors = metrics.sum("apiserver_peer_proxy_errors_total", &[("type", "proxy_transport")]);
-        assert!((errors - failed).abs() < 0.5, "{errors} of {failed} failures are counted");
+        assert_eq!(errors, failed);
         assert!(metrics.sum("apiserver_rerouted_request_total", &[("code", "503")]) >= failed);
     });
 }
@@ -114,7 +116,7 @@ async fn knows_two(proxy: &Proxy, caller: &Caller, path: &str, peers: [SocketAdd
         caller.get(proxy.address, Http::Two, path).await;
         let metrics = proxy.metrics().await;
         let used = |peer: &SocketAddr| {
-            metrics.sum("mvproxy_peer_requests_total", &[("peer", &peer.to_string())]) > 0.0
+            metrics.sum("mvproxy_peer_requests_total", &[("peer", &peer.to_string())]) > 0
         };
         ensure(peers.iter().all(used), || "one is not".to_owned())
     })
@@ -227,7 +229,7 @@ fn a_body_that_is_cut_ends_with_an_error_and_not_as_if_it_were_whole() {
         }
         let errors = dying.proxy.metrics().await;
         let errors = errors.sum("mvproxy_peer_errors_total", &[("peer", &dying.peer.address.to_string())]);
-        assert!(errors >= 12.0, "{errors} of 12 are counted");
+        assert!(errors >= 12, "{errors} of 12 are counted");
     });
 }
 
@@ -265,7 +267,9 @@ fn a_write_that_draws_no_answer_is_not_repeated() {
                     let asked = request(method, &only_new_serves().path());
                     let answer = caller.ask(dying.proxy.address, http, asked).await;
                     let what = format!("{method} by {} over {http:?}", caller.label);
-                    assert_eq!(answer.status, 502, "{what}: {}", answer.text());
+                    // A read may be asked for again, and the client is told so.
+                    let code = if method == "GET" { 503 } else { 502 };
+                    assert_eq!(answer.status, code, "{what}: {}", answer.text());
                     assert_eq!(answer.json().unwrap()["kind"], "Status");
                     let seen = arrived.load(Ordering::Relaxed);
                     assert!((1..=at_most).contains(&seen), "{what} arrived {seen} times");

@@ -1,5 +1,7 @@
 //! Two API servers of different versions serve together, and clients of the old one miss nothing.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::time::{Duration, Instant};

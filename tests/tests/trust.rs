@@ -1,5 +1,7 @@
 //! Clients of different standing never share what one of them could spoil for the others.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
