@@ -73,7 +73,8 @@ impl Cluster {
 
         let store = files.path().join("store.sock");
         let arguments = ["store".to_owned(), format!("--listen={}", store.display())];
-        let _store = Process::start_here(&standin_program(), &arguments, &logs.join("store.log")).serving();
+        let store_process =
+            Process::start_here(&standin_program(), &arguments, &logs.join("store.log")).serving();
         let mut cluster = Self {
             nodes,
             elsewhere,
@@ -82,7 +83,7 @@ impl Cluster {
             store,
             logs,
             files,
-            _store,
+            _store: store_process,
         };
         for node in 0..NODES.len() {
             cluster.start_server(node, documents);
@@ -114,9 +115,9 @@ impl Cluster {
         let node = &mut self.nodes[node];
         let dir = node.bpffs.path();
         let proxy = node.netns.run(|| {
-            let none = None::<&str>;
             // The mount lives in the mount namespace of this thread and of what it starts.
-            mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), none).expect("root may mount bpffs");
+            mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), None::<&str>)
+                .expect("root may mount bpffs");
             Process::start_here(&proxy_program(), &arguments, &log)
         });
         let begun = Instant::now();
@@ -210,7 +211,7 @@ impl Node {
     }
 
     /// Where clients on the node dial it.
-    pub fn loopback(&self) -> SocketAddr {
+    pub fn loopback() -> SocketAddr {
         (Ipv4Addr::LOCALHOST, SECURE_PORT).into()
     }
 
