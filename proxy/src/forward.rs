@@ -36,7 +36,7 @@ pub use upgrade::Upgrade;
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// No upstream could be reached; nothing was sent.
+    /// No upstream answered, and the request had no effect.
     #[error("no upstream could be reached")]
     NotReached {
         /// The last try.
@@ -204,7 +204,15 @@ fn after(
         Unanswered::Unsent { request, source, .. } => (Some(*request), ForwardError::NotReached { source }),
         Unanswered::Broken { source, .. } => {
             let again = spare.and_then(|spare| spare.again(&source, budget));
-            (again, ForwardError::Broken { address: upstream.address, source })
+            // What may be sent again by this proxy may be so by the client; it is told to.
+            let repeatable = spare.is_some_and(|spare| spare.is_repeatable(&source));
+            let address = upstream.address;
+            let failure = if repeatable {
+                ForwardError::NotReached { source: Box::new(source) }
+            } else {
+                ForwardError::Broken { address, source }
+            };
+            (again, failure)
         }
     }
 }

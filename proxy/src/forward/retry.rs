@@ -40,7 +40,11 @@ impl Unanswered {
     /// Whether another connection to the same server may do better.
     pub fn is_stale(&self) -> bool {
         match self {
-            Unanswered::Unsent { stale, .. } | Unanswered::Broken { stale, .. } => *stale,
+            Unanswered::Unsent { stale, .. } => *stale,
+            // A GOAWAY ends one connection, not the server; a reset stream is no fault of its connection.
+            Unanswered::Broken { stale, source } => {
+                is_unprocessed(source) || (*stale && !h2_error(source).is_some_and(h2::Error::is_reset))
+            }
         }
     }
 }
@@ -48,12 +52,14 @@ impl Unanswered {
 /// Whether the server said that it did not process the request (RFC 9113 sections 6.8 and 8.7): its stream came after the
 /// last one of a graceful GOAWAY, or was refused.
 pub fn is_unprocessed(error: &hyper::Error) -> bool {
-    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
-        return false;
-    };
+    let Some(error) = h2_error(error) else { return false };
     let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (graceful || refused)
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
 }
 
 /// What a request can be made of once more.
@@ -71,8 +77,12 @@ impl Spare {
         Self { head: head_of(request), body, safe }
     }
 
-    /// The request once more, where sending it again cannot have an effect twice: the server did not process it, or it is
-    /// safe and the budget allows.
+    /// Whether sending the request again cannot have an effect twice: the server did not process it, or it is safe.
+    pub fn is_repeatable(&self, error: &hyper::Error) -> bool {
+        self.safe || is_unprocessed(error)
+    }
+
+    /// The request once more, where it is repeatable and the budget allows.
     pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
         let allowed = is_unprocessed(error) || (self.safe && budget.withdraw());
         if !allowed {
