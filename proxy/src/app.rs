@@ -123,7 +123,9 @@ impl App {
         let slot = steering.counters().slot(config.local_apiserver);
         let local = Upstream { address: config.local_apiserver, role: Role::Local, slot };
 
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::disabled(local)));
+        let nothing_known =
+            if config.mixed_version { Snapshot::new(&[(local, None)]) } else { Snapshot::disabled(local) };
+        let snapshot = Arc::new(ArcSwap::from_pointee(nothing_known));
         let metrics = Arc::new(Metrics::new(Arc::clone(&steering), Arc::clone(&snapshot)));
         let wanted = config.mixed_version && config.steering != SteeringMode::Off;
         let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted);
