@@ -180,13 +180,17 @@ pub async fn forward(
             None => return Err(failure),
         };
         // Connections that were open when the server went away fail one by one; that says nothing about the server now.
-        if stale && stale_tries < STALE_TRIES {
+        let try_again = stale && stale_tries < STALE_TRIES;
+        if try_again && means.vitals.is_healthy(&upstream) {
             stale_tries += 1;
             continue;
         }
         means.vitals.failed(&upstream);
-        upstream = upstreams.next().ok_or(failure)?;
-        stale_tries = 0;
+        match upstreams.next() {
+            Some(next) => (upstream, stale_tries) = (next, 0),
+            None if try_again => stale_tries += 1,
+            None => return Err(failure),
+        }
     }
 }
 

@@ -72,7 +72,11 @@ async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
             vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
             vitals.answered(&upstream);
         }
-        Ok(Err(_)) | Err(_) => vitals.failed(&upstream),
+        Ok(Err(_)) | Err(_) => {
+            // Until it answers a probe: a server that hangs costs every request that tries it seconds.
+            vitals.set_ready(&upstream, false);
+            vitals.failed(&upstream);
+        }
     }
     let is_healthy = vitals.is_healthy(&upstream);
     if was_healthy != is_healthy {
