@@ -18,8 +18,9 @@ use crate::vitals::Vitals;
 
 /// How often every server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A server that does not answer in this time is taken to be failing.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A server that does not answer in this time is taken to be failing; less than what PINGs need to find a dead
+/// connection, so that what waited on it is not sent there again.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The writer of [`Vitals`] that acts without being asked.
 #[derive(Debug)]
