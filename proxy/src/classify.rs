@@ -1,6 +1,7 @@
 //! Classifies a request line the way kube-apiserver's `RequestInfo` parser does.
 //!
-//! Works on the decoded path, never normalises `//` or `..`, and allocates nothing: every field borrows from the path.
+//! Works on the decoded path and never normalises `//` or `..`. Every field borrows from the path; only a name that a
+//! field selector spells with escapes is a string of its own.
 //! Source: k8s.io/apiserver `RequestInfoFactory`, with API prefixes `{api, apis}` and group-less prefix `{api}`.
 
 use std::borrow::Cow;
@@ -8,8 +9,11 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+mod field_selector;
+mod query;
+
 /// What a request asks for, in Kubernetes terms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo<'p> {
     /// Whether the path names an API resource rather than a non-resource URL.
     pub is_resource: bool,
@@ -25,8 +29,9 @@ pub struct RequestInfo<'p> {
     pub subresource: &'p str,
     /// Namespace, empty when there is none.
     pub namespace: &'p str,
-    /// Name from the path, empty when there is none. A `metadata.name` field selector is not looked at.
-    pub name: &'p str,
+    /// Name from the path, or for list and watch the one that a `metadata.name` field selector requires; empty when
+    /// there is none.
+    pub name: Cow<'p, str>,
 }
 
 /// Why a path that looks like a resource request is not one; kube-apiserver answers such a request with 500.
@@ -55,7 +60,7 @@ pub fn decode_path(path: &str) -> Cow<'_, str> {
 pub fn classify<'p>(
     method: &Method,
     decoded_path: &'p str,
-    query: Option<&str>,
+    query: Option<&'p str>,
 ) -> Result<RequestInfo<'p>, ClassifyError> {
     let mut storage = [""; MEANINGFUL_SEGMENTS];
     let segments = split(decoded_path, &mut storage);
@@ -77,17 +82,19 @@ pub fn classify<'p>(
         group,
         version,
         resource: part(0),
-        name: part(1),
+        name: Cow::Borrowed(part(1)),
         subresource: if legacy_verb == Some("proxy") { "" } else { part(2) },
         namespace,
     };
     if info.name.is_empty() {
-        info.verb = match info.verb {
-            "get" if asks_to_watch(query) => "watch",
-            "get" => "list",
-            "delete" => "deletecollection",
-            verb => verb,
-        };
+        match info.verb {
+            "get" => {
+                info.verb = if query.is_some_and(asks_to_watch) { "watch" } else { "list" };
+                info.name = query.and_then(field_selector::required_name).unwrap_or_default();
+            }
+            "delete" => info.verb = "deletecollection",
+            _ => {}
+        }
     }
     Ok(info)
 }
@@ -154,21 +161,8 @@ fn lower_case(method: &Method) -> &'static str {
 }
 
 /// Reads `watch` as kube-apiserver's list options do: the first value counts, and only `0` and `false` mean no.
-fn asks_to_watch(query: Option<&str>) -> bool {
-    let Some(query) = query else { return false };
-    query
-        .split('&')
-        // Go's url.ParseQuery drops pairs that contain a semicolon.
-        .filter(|pair| !pair.contains(';'))
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| query_decodes_to(key, "watch"))
-        .is_some_and(|(_, value)| !query_decodes_to(value, "0") && !query_decodes_to(value, "false"))
-}
-
-fn query_decodes_to(raw: &str, expected: &str) -> bool {
-    // `watch` is matched with its case, `false` without: the only expected value where case can differ is `false`.
-    let decoded = percent_decode_str(raw).decode_utf8_lossy();
-    if expected == "false" { decoded.eq_ignore_ascii_case(expected) } else { decoded == expected }
+fn asks_to_watch(query: &str) -> bool {
+    query::first(query, "watch").is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
 }
 
 #[cfg(test)]

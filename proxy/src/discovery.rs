@@ -1,5 +1,6 @@
 //! What every API server serves, as the one value that routing reads.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::HeaderValue;
@@ -196,9 +197,9 @@ impl Snapshot {
         self.index.servers_of(info)
     }
 
-    /// Who serves the resource and subresource with any verb.
-    pub fn servers_of_any_verb(&self, info: &RequestInfo<'_>) -> ServerSet {
-        self.index.servers_of(&RequestInfo { verb: "", ..*info })
+    /// Who has the resource, whatever the subresource and verb.
+    pub fn holders_of(&self, info: &RequestInfo<'_>) -> ServerSet {
+        self.index.servers_of(&RequestInfo { verb: "", subresource: "", name: Cow::Borrowed(""), ..*info })
     }
 
     /// Servers that are known to exist and never said what they serve.

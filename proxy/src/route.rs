@@ -92,8 +92,16 @@ fn route_resource(info: &RequestInfo<'_>, snapshot: &Snapshot) -> Route {
     if !servers.is_empty() {
         return Route::Peers(servers);
     }
+    // Whoever has the resource words what is wrong with subresource or verb.
+    let holders = snapshot.holders_of(info);
+    if holders.has_local() {
+        return Route::Local { reason: LocalReason::ServedByNobody, stand_ins: holders.peers() };
+    }
+    if !holders.is_empty() {
+        return Route::Peers(holders);
+    }
     let unknown = snapshot.unknown();
-    if unknown.is_empty() || snapshot.servers_of_any_verb(info).has_local() {
+    if unknown.is_empty() {
         return Route::Local { reason: LocalReason::ServedByNobody, stand_ins: snapshot.all_peers() };
     }
     Route::Unavailable(unknown)

@@ -1,5 +1,7 @@
 //! Large headers and bodies pass as they come: nothing is cut, nothing is kept.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! A proxy that is told to stop lets go of its clients without losing a request.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::time::{Duration, Instant};

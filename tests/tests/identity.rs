@@ -1,5 +1,7 @@
 //! A client is the same person to an API server, straight or through a proxy, and can pretend to be nobody else.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use mvproxy_tests::client::Answer;

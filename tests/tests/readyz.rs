@@ -1,5 +1,7 @@
 //! Health through the proxy is the API server's own, with one line more where somebody asks for details.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use mvproxy_tests::client::Answer;

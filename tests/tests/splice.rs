@@ -1,5 +1,7 @@
 //! Connections that only the API server can answer reach it untouched.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::io;

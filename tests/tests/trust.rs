@@ -1,5 +1,7 @@
 //! Clients of different standing never share what one of them could spoil for the others.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,7 +103,7 @@ fn good_tokens_never_fail_while_bad_ones_are_tried() {
         };
         let working = async {
             let mut session = bob.connect(address, Http::Two).await;
-            for number in 0..200 {
+            for number in 0..50 {
                 let answer = session.get(&path).await;
                 assert_eq!(answer.status, 200, "request {number}: {}", answer.text());
                 let name = format!("busy-{number}");

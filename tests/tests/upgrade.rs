@@ -1,5 +1,7 @@
 //! exec, attach and port-forward: a connection that stops being HTTP passes both ways, half-closes included.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use base64::Engine as _;
@@ -63,7 +65,7 @@ async fn echoes(cluster: &Cluster) {
                 assert_eq!(header(&upgraded.head, "sec-websocket-accept"), [websocket_accept(KEY)]);
                 assert_eq!(header(&upgraded.head, "sec-websocket-protocol"), ["v5.channel.k8s.io"]);
             }
-            for bytes in [&b"a"[..], b"\0\x80\xff\r\n\r\n", &[7; 300_000]] {
+            for bytes in [&b"a"[..], b"\0\x80\xff\r\n\r\n", &vec![7; 300_000]] {
                 let (sent, back) = (bytes.len(), upgraded.echo(bytes).await.unwrap());
                 assert!(back == bytes, "{sent} bytes came back as {}", back.len());
             }

@@ -39,8 +39,6 @@ fn every_upstream_vector_classifies_the_same() {
             continue;
         }
         let seen = seen.unwrap_or_else(|error| panic!("{line}: {error}"));
-        // The proxy does not derive a name from a field selector: nothing is routed by name.
-        let name = if target.contains("fieldSelector") { "" } else { name };
         let expected = RequestInfo {
             is_resource: is_resource == "true",
             verb,
@@ -49,7 +47,7 @@ fn every_upstream_vector_classifies_the_same() {
             resource,
             subresource,
             namespace,
-            name,
+            name: name.into(),
         };
         assert_eq!(seen, expected, "{line}");
     }
@@ -63,10 +61,41 @@ fn watch_is_read_like_go_reads_a_query() {
         ("w%61tch=true", "watch"),
         ("watch=%30", "list"),
         ("watch=FALSE", "list"),
+        ("watch=%zz", "list"),
+        ("watch=%zz&watch=1", "watch"),
+        ("watch=+0", "watch"),
         ("a=1;watch=1", "list"),
         ("limit=1&watch", "watch"),
     ] {
         let info = classify(&Method::GET, "/api/v1/pods", Some(query)).expect("a resource request");
         assert_eq!(info.verb, expected, "{query}");
+    }
+}
+
+#[test]
+fn a_field_selector_names_what_go_says_it_names() {
+    const NAME: &str = "fieldSelector=metadata.name=";
+    for (query, expected) in [
+        (format!("{NAME}p1"), "p1"),
+        (format!("{NAME}a+b"), "a b"),
+        (format!("{NAME}a%252Fb"), ""),
+        (format!("{NAME}."), ""),
+        (format!("{NAME}p1,metadata.name=p0"), "p0"),
+        (format!("{NAME}p1,metadata.name==p2"), "p2"),
+        (format!("{NAME}p1,metadata.name!=p1,,"), "p1"),
+        (format!("{NAME}p1,bogus"), ""),
+        (format!("{NAME}a\\,b"), "a,b"),
+        (format!("{NAME}a\\=\\\\"), "a=\\"),
+        (format!("{NAME}a\\b"), ""),
+        (format!("{NAME}a=b"), ""),
+        (format!("{NAME}p1\\"), ""),
+        (format!("fieldSelector=a=b&{NAME}p1"), ""),
+        (format!("fieldSelector=%zz&{NAME}p1"), "p1"),
+        (format!("{NAME}p1&limit=10&timeoutSeconds=5"), "p1"),
+        (format!("{NAME}p1&limit=banana"), ""),
+        (format!("{NAME}p1&timeoutSeconds="), ""),
+    ] {
+        let info = classify(&Method::GET, "/api/v1/pods", Some(&query)).expect("a resource request");
+        assert_eq!(info.name, expected, "{query}");
     }
 }

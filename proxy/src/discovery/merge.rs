@@ -6,6 +6,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 
+use http::HeaderValue;
 use kube::core::Version as KubeVersion;
 
 use super::document::{Group, GroupList, Resource, Subresource, Version};
@@ -18,7 +19,7 @@ pub(super) fn merged(servers: &[(Upstream, Option<&Served>)], document: Document
     let local = local.part(document);
     // Newest first; documents of equal version by tag, so that every node merges in the same order.
     let mut inputs: Vec<&Served> = servers.iter().filter_map(|(_, served)| *served).collect();
-    inputs.sort_by_key(|served| (Reverse(numbers(&served.version)), tag(served.part(document))));
+    inputs.sort_by_cached_key(|served| (Reverse(numbers(&served.version)), tag(served.part(document))));
 
     let lists: Vec<&GroupList> = inputs.iter().map(|served| &served.part(document).list).collect();
     let list = merge(&lists);
@@ -134,8 +135,9 @@ fn numbers(version: &str) -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
-fn tag(part: &Part) -> &[u8] {
-    part.etag.as_ref().map_or(&[], |tag| tag.as_bytes())
+/// The server's tag; where it sends none the one its content has, for every node has to find the same order.
+fn tag(part: &Part) -> HeaderValue {
+    part.etag.clone().unwrap_or_else(|| part.list.etag())
 }
 
 #[cfg(test)]

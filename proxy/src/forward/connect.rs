@@ -29,8 +29,9 @@ use crate::upstream::{Role, Upstream};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the TLS handshake on top of that.
 const TLS_TIMEOUT: Duration = Duration::from_secs(3);
-/// HTTP/2 PINGs to peers: a dead one is noticed in seconds, not in the 45 s of Go's defaults.
-const PEER_PING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+/// HTTP/2 PINGs to peers: pause and patience. A dead one is noticed in 4 s, not in the 45 s of Go's defaults; a busy one
+/// that stalls for less keeps its watches.
+const PEER_PING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 /// The local server shares this node's CPUs and may be slow to answer a PING; its death shows as a reset at once.
 const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
 /// kube-apiserver's own limit (`MaxHeaderBytes`); OIDC tokens and impersonation exceed hyper's 16 KiB.

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -48,6 +48,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| !carries_authority(name))
         .collect();
     for name in named {
         headers.remove(name);
@@ -72,6 +73,15 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if accepts_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Whether a header decides whose authority a request has, or how far it goes.
+///
+/// It is never of one connection only (RFC 9110 section 7.6.1), and kube-apiserver reads it whatever Connection says. A
+/// client of a careless front proxy could otherwise have that proxy's impersonation taken out of its request.
+fn carries_authority(name: &HeaderName) -> bool {
+    [AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, PEER_PROXIED].contains(name)
+        || name.as_str().starts_with("impersonate-")
 }
 
 /// Removes every header in which a front proxy could speak for somebody.

@@ -35,7 +35,7 @@ impl Metrics {
     }
 
     /// The sum of all series of `name` that have these labels, whatever others they have.
-    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let wanted: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let series = self.0.lines().filter_map(|line| {
@@ -43,7 +43,7 @@ impl Metrics {
             let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
             let found_labels: Vec<&str> = found_labels.trim_end_matches('}').split(',').collect();
             let fits = found == name && wanted.iter().all(|label| found_labels.contains(&label.as_str()));
-            fits.then(|| value.parse::<f64>().expect("a metric is a number"))
+            fits.then(|| value.parse::<u64>().expect("a counter is a whole number"))
         });
         series.sum()
     }

@@ -20,6 +20,7 @@ pub struct Api {
     pub kind: String,
     pub namespaced: bool,
     pub verbs: Vec<String>,
+    pub subresources: Vec<String>,
 }
 
 impl Api {
@@ -67,11 +68,20 @@ pub async fn served_by(caller: &Caller, address: SocketAddr) -> Result<BTreeMap<
 
 /// A namespaced resource with every verb that only v1.36-all serves, found by comparing the recorded documents.
 pub fn only_new_serves() -> Api {
+    only_new_serves_where(|_| true)
+}
+
+/// The same with a status subresource.
+pub fn only_new_serves_with_status() -> Api {
+    only_new_serves_where(|api| api.subresources.iter().any(|one| one == "status"))
+}
+
+fn only_new_serves_where(also: impl Fn(&Api) -> bool) -> Api {
     let (old, new) = (recorded("v1.34"), recorded("v1.36-all"));
     let wanted = ["create", "delete", "get", "list", "patch", "update", "watch"];
     let found = new.into_iter().find(|(key, api)| {
         let does_all = wanted.iter().all(|verb| api.verbs.iter().any(|one| one == verb));
-        !old.contains_key(key) && api.namespaced && does_all
+        !old.contains_key(key) && api.namespaced && does_all && also(api)
     });
     found.expect("v1.36-all serves something that v1.34 does not").1
 }
@@ -106,6 +116,10 @@ fn in_document(document: &Value) -> BTreeMap<Key, Api> {
                     kind: text(&resource["responseKind"]["kind"]),
                     namespaced: resource["scope"] == "Namespaced",
                     verbs: list(&resource["verbs"]).iter().map(text).collect(),
+                    subresources: list(&resource["subresources"])
+                        .iter()
+                        .map(|one| text(&one["subresource"]))
+                        .collect(),
                 };
                 found.insert(api.key(), api);
             }

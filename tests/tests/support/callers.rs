@@ -69,7 +69,7 @@ impl Caller {
 
     #[must_use]
     pub fn token(self, token: &str) -> Self {
-        self.header("authorization", &format!("Bearer {token}"))
+        self.header("authorization", format!("Bearer {token}"))
     }
 
     /// Adds a header to every request; the value may be any bytes that a header can carry.

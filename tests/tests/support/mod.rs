@@ -15,7 +15,9 @@ mod raw;
 mod upstream;
 
 pub use admin::Metrics;
-pub use apis::{AGGREGATED, Api, aggregated, both_serve, only_new_serves, served_by};
+pub use apis::{
+    AGGREGATED, Api, aggregated, both_serve, only_new_serves, only_new_serves_with_status, served_by,
+};
 pub use callers::{BOTH, Caller, Http, Session, request};
 pub use cluster::{Cluster, Node, standin};
 pub use proxy::{Proxy, ProxyOptions};

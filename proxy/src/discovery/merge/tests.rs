@@ -118,6 +118,31 @@ fn a_recorded_document_survives_decoding_and_has_the_recorded_shape() {
     }
 }
 
+/// An upstream on this port, 1 being the local one.
+fn at(port: u16) -> Upstream {
+    let address = ([127, 0, 0, 1], port).into();
+    let role = if port == 1 { crate::upstream::Role::Local } else { crate::upstream::Role::Peer };
+    let counters = crate::steering::Steering::off("a test").counters();
+    Upstream { address, role, slot: counters.slot(address) }
+}
+
+#[test]
+fn servers_without_tags_are_merged_alike_on_every_node() {
+    let served = |singular: &str, resources: &[&str]| {
+        let resources: Vec<_> = resources
+            .iter()
+            .map(|name| json!({"resource": name, "singularResource": singular, "verbs": ["get"]}))
+            .collect();
+        let list = decode(&json!({"kind": "APIGroupDiscoveryList", "items": [{"metadata": {"name": "g"},
+            "versions": [{"version": "v1", "freshness": "Current", "resources": resources}]}]}));
+        Served { groups: Part { list, etag: None }, version: "v1.34.2".to_owned(), ..Served::default() }
+    };
+    let (a, b) = (served("a", &["things", "as"]), served("b", &["things", "bs"]));
+    let on_a = merged(&[(at(1), Some(&a)), (at(2), Some(&b))], Document::Groups).expect("b has more");
+    let on_b = merged(&[(at(1), Some(&b)), (at(2), Some(&a))], Document::Groups).expect("a has more");
+    assert_eq!(on_a.json, on_b.json);
+}
+
 #[test]
 fn merging_recorded_versions_loses_nothing_and_does_not_depend_on_who_merges() {
     let old = include_str!("../../../../tests/fixtures/kube-apiserver/v1.34/apis.v2.json");
@@ -138,12 +163,6 @@ fn merging_recorded_versions_loses_nothing_and_does_not_depend_on_who_merges() {
         ..Served::default()
     };
     let (old, new) = (served(&old, "v1.34.2"), served(&new, "v1.36.2"));
-    let counters = crate::steering::Steering::off("a test").counters();
-    let at = |port: u16| {
-        let address = ([127, 0, 0, 1], port).into();
-        let role = if port == 1 { crate::upstream::Role::Local } else { crate::upstream::Role::Peer };
-        Upstream { address, role, slot: counters.slot(address) }
-    };
     let on_old = super::merged(&[(at(1), Some(&old)), (at(2), Some(&new))], Document::Groups);
     let on_new = super::merged(&[(at(1), Some(&new)), (at(2), Some(&old))], Document::Groups);
     let on_old = on_old.expect("the old server's document is not the whole");

@@ -99,6 +99,22 @@ fn hop_by_hop_headers_end_here() {
 }
 
 #[test]
+fn a_connection_header_cannot_take_away_what_authority_depends_on() {
+    let kept = [
+        ("authorization", "Bearer t"),
+        ("impersonate-extra-scopes", "view"),
+        ("impersonate-user", "bob"),
+        ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.dA"),
+        ("x-kubernetes-peer-proxied", "true"),
+    ];
+    let mut seen = headers(&kept);
+    let names: Vec<&str> = kept.iter().map(|(name, _)| *name).collect();
+    seen.insert(CONNECTION, HeaderValue::from_str(&names.join(", ")).expect("header names"));
+    remove_hop_by_hop(&mut seen);
+    assert_eq!(sorted(&seen), sorted(&headers(&kept)));
+}
+
+#[test]
 fn an_upgrade_needs_both_headers() {
     let both = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "SPDY/3.1")]);
     assert_eq!(upgrade_of(&both), Some(HeaderValue::from_static("SPDY/3.1")));

@@ -1,0 +1,198 @@
+//! Shows that merging discovery documents loses nothing, adds nothing, and comes out the same on every node.
+
+use std::collections::BTreeSet;
+
+use mvproxy::discovery::document::{
+    Group, GroupList, GroupMeta, GroupVersionKind, Resource, Subresource, Version,
+};
+use mvproxy::discovery::merge::merge;
+use mvproxy::discovery::{Document, Part, Served, Snapshot};
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select, subsequence};
+
+use crate::cases;
+use crate::cluster::{UPSTREAMS, VERBS};
+
+fn name(names: &'static [&'static str]) -> impl Strategy<Value = String> {
+    select(names).prop_map(str::to_owned)
+}
+
+/// Sorted, as kube-apiserver lists them, or absent.
+fn verbs() -> impl Strategy<Value = Option<Vec<String>>> {
+    let some = subsequence(&VERBS[..], 1..=VERBS.len());
+    option::weighted(0.9, some.prop_map(|verbs| verbs.into_iter().map(str::to_owned).collect()))
+}
+
+fn kind() -> impl Strategy<Value = Option<GroupVersionKind>> {
+    let kind =
+        name(&["Thing", "Scale"]).prop_map(|kind| GroupVersionKind { kind, ..GroupVersionKind::default() });
+    option::of(kind)
+}
+
+fn resource() -> impl Strategy<Value = Resource> {
+    let subresource = (name(&["log", "scale", "status"]), kind(), verbs()).prop_map(
+        |(subresource, response_kind, verbs)| Subresource {
+            subresource,
+            accepted_types: response_kind.iter().cloned().collect(),
+            response_kind,
+            verbs,
+        },
+    );
+    let words = || vec(name(&["po", "all"]), 0..2);
+    let names = (name(&["as", "pods", "zs"]), name(&["Cluster", "Namespaced"]), words(), words());
+    (names, kind(), verbs(), vec(subresource, 0..3)).prop_map(
+        |((resource, scope, short_names, categories), response_kind, verbs, subresources)| Resource {
+            singular_resource: resource.trim_end_matches('s').to_owned(),
+            resource,
+            response_kind,
+            scope,
+            verbs,
+            short_names,
+            categories,
+            subresources,
+        },
+    )
+}
+
+/// A document in any order, with names that may come twice.
+fn list() -> impl Strategy<Value = GroupList> {
+    let version = (
+        name(&["v1", "v2", "v1beta1", "v1alpha1", "odd"]),
+        vec(resource(), 0..4),
+        name(&["Current", "Stale", ""]),
+    )
+        .prop_map(|(version, resources, freshness)| Version { version, resources, freshness });
+    let group = (name(&["", "apps", "batch", "zeta"]), vec(version, 0..3))
+        .prop_map(|(name, versions)| Group { metadata: GroupMeta { name }, versions });
+    vec(group, 0..4).prop_map(GroupList::of)
+}
+
+/// Everything that somebody could look for in a document, one line each.
+fn facts(lists: &[&GroupList]) -> BTreeSet<String> {
+    let mut facts = BTreeSet::new();
+    for group in lists.iter().flat_map(|list| &list.items) {
+        let name = &group.metadata.name;
+        facts.insert(format!("{name}."));
+        for version in &group.versions {
+            let gv = format!("{name}/{}", version.version);
+            facts.insert(gv.clone());
+            for resource in &version.resources {
+                let key = format!("{gv}/{}", resource.resource);
+                facts.extend(resource.verbs.iter().flatten().map(|verb| format!("{verb} {key}")));
+                for sub in &resource.subresources {
+                    let key = format!("{key}/{}", sub.subresource);
+                    facts.extend(sub.verbs.iter().flatten().map(|verb| format!("{verb} {key}")));
+                    facts.insert(key);
+                }
+                facts.insert(key);
+            }
+        }
+    }
+    facts
+}
+
+fn resources(list: &GroupList) -> BTreeSet<(&str, &str, &str)> {
+    list.resources().collect()
+}
+
+/// The document that a node with server `local` shows, its peers in the given order.
+fn shown(servers: &[Served], order: &[usize]) -> Vec<u8> {
+    let pairs: Vec<_> =
+        UPSTREAMS.iter().copied().zip(order.iter().map(|number| Some(&servers[*number]))).collect();
+    match Snapshot::new(&pairs).merged(Document::Groups) {
+        Some(merged) => {
+            let list = GroupList::decode(&merged.json).expect("what the proxy encodes it can decode");
+            assert_eq!(merged.etag, list.etag(), "the tag is that of the content");
+            merged.json.to_vec()
+        }
+        None => servers[order[0]].groups.list.encode(),
+    }
+}
+
+fn server() -> impl Strategy<Value = Served> {
+    (list(), name(&["v1.34.2", "v1.36.0", "v1.36.0-rc.1", ""]), prop::bool::weighted(0.8)).prop_map(
+        |(list, version, has_tag)| Served {
+            groups: Part { etag: has_tag.then(|| list.etag()), list },
+            version,
+            ..Served::default()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn a_merged_document_says_what_its_sources_say_and_nothing_else(lists in vec(list(), 0..5)) {
+        let lists: Vec<&GroupList> = lists.iter().collect();
+        let merged = merge(&lists);
+        prop_assert_eq!(facts(&[&merged]), facts(&lists));
+        let union: BTreeSet<_> = lists.iter().flat_map(|list| list.resources()).collect();
+        prop_assert_eq!(resources(&merged), union);
+    }
+
+    #[test]
+    fn a_name_comes_once_in_a_merged_document(lists in vec(list(), 1..4)) {
+        let merged = merge(&lists.iter().collect::<Vec<_>>());
+        prop_assert_eq!(merged.resources().count(), resources(&merged).len());
+        let groups: BTreeSet<_> = merged.items.iter().map(|group| &group.metadata.name).collect();
+        prop_assert_eq!(merged.items.len(), groups.len());
+    }
+
+    #[test]
+    fn merging_again_changes_nothing(lists in vec(list(), 1..4), again in any::<Index>()) {
+        let lists: Vec<&GroupList> = lists.iter().collect();
+        let merged = merge(&lists);
+        prop_assert_eq!(&merge(&[&merged]), &merged);
+        prop_assert_eq!(&merge(&[&merged, &merged]), &merged);
+        prop_assert_eq!(&merge(&[&merged, lists[again.index(lists.len())]]), &merged);
+    }
+
+    #[test]
+    fn every_node_shows_the_same_document(
+        servers in vec(server(), 1..=UPSTREAMS.len()),
+        order in Just((0..UPSTREAMS.len()).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let straight: Vec<usize> = (0..servers.len()).collect();
+        let shuffled: Vec<usize> = order.into_iter().filter(|number| *number < servers.len()).collect();
+        prop_assert_eq!(
+            String::from_utf8(shown(&servers, &straight)).unwrap(),
+            String::from_utf8(shown(&servers, &shuffled)).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_version_is_stale_only_where_no_server_is_current(states in vec(name(&["Current", "Stale"]), 1..5)) {
+        let lists: Vec<GroupList> = states.iter().map(|freshness| {
+            let version = Version { version: "v1".to_owned(), freshness: freshness.clone(), ..Version::default() };
+            GroupList::of(vec![Group { metadata: GroupMeta::default(), versions: vec![version] }])
+        }).collect();
+        let merged = merge(&lists.iter().collect::<Vec<_>>());
+        let is_current = states.iter().any(|state| state == "Current");
+        prop_assert_eq!(merged.items[0].versions[0].freshness == "Current", is_current);
+    }
+
+    #[test]
+    fn orders_that_do_not_contradict_are_kept(
+        all in Just(vec!["a", "b", "c", "d", "e", "f"]).prop_shuffle(),
+        parts in vec(btree_set(0..6_usize, 0..6), 1..5),
+    ) {
+        let lists: Vec<GroupList> = parts.iter().map(|part| {
+            let group = |at: &usize| Group { metadata: GroupMeta { name: all[*at].to_owned() }, versions: Vec::new() };
+            GroupList::of(part.iter().map(group).collect())
+        }).collect();
+        let merged = merge(&lists.iter().collect::<Vec<_>>());
+        let place = |name: &str| merged.items.iter().position(|group| group.metadata.name == name);
+        for list in &lists {
+            let places: Vec<_> = list.items.iter().map(|group| place(&group.metadata.name)).collect();
+            prop_assert!(places.is_sorted(), "{:?} of {:?}", places, merged);
+        }
+    }
+
+    #[test]
+    fn a_document_survives_encoding(list in list()) {
+        prop_assert_eq!(GroupList::decode(&list.encode()).unwrap(), list);
+    }
+}

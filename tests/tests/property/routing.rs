@@ -1,0 +1,98 @@
+//! Shows that routing is what the naive model says, for every cluster, request and mark.
+
+use std::collections::BTreeMap;
+
+use mvproxy::classify::{classify, decode_path};
+use mvproxy::discovery::{ServerSet, Snapshot};
+use mvproxy::route::{LocalReason, Marks, Route, route};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+
+use crate::cases;
+use crate::cluster::{UPSTREAMS, cluster, document, snapshot};
+use crate::naive_request::read;
+use crate::naive_route::{Decision, NaiveMarks, decide, is_skewed};
+use crate::requests::{RequestLine, request_line};
+
+fn marks() -> impl Strategy<Value = NaiveMarks> {
+    (prop::bool::weighted(0.1), document(), prop::bool::weighted(0.2)).prop_map(
+        |(already_proxied, discovery, about_this_server)| NaiveMarks {
+            already_proxied,
+            discovery,
+            about_this_server,
+        },
+    )
+}
+
+fn routed(line: &RequestLine, marks: NaiveMarks, snapshot: &Snapshot) -> Decision {
+    let NaiveMarks { already_proxied, discovery, about_this_server } = marks;
+    let path = decode_path(&line.path);
+    let info = classify(&line.method, &path, line.query.as_deref()).ok();
+    let members = |set: ServerSet| set.iter_from(0).collect::<Vec<_>>();
+    match route(info.as_ref(), Marks { already_proxied, discovery, about_this_server }, snapshot) {
+        Route::Local { reason, stand_ins } => Decision::Local(reason, members(stand_ins)),
+        Route::Peers(peers) => Decision::Peers(members(peers)),
+        Route::Discovery { document, stand_ins } => Decision::Discovery(document, members(stand_ins)),
+        Route::Unavailable(unknown) => Decision::Unavailable(members(unknown)),
+    }
+}
+
+#[test]
+fn the_random_cases_reach_every_decision() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = (cluster(), vec((request_line(), marks()), 24));
+    let mut reached = BTreeMap::new();
+    for _ in 0..100 {
+        let (servers, requests) = strategy.new_tree(&mut runner).unwrap().current();
+        for (line, marks) in requests {
+            let request = read(line.method.as_str(), &line.path, line.query.as_deref().unwrap_or_default());
+            let kind = match decide(request.as_ref(), marks, &servers) {
+                Decision::Local(reason, _) => format!("local, {reason:?}"),
+                Decision::Peers(_) => "peers".to_owned(),
+                Decision::Discovery(document, _) => format!("discovery, {document:?}"),
+                Decision::Unavailable(_) => "unavailable".to_owned(),
+            };
+            *reached.entry(kind).or_insert(0) += 1;
+        }
+    }
+    let expected = [
+        "discovery, Core",
+        "discovery, Groups",
+        "local, AlreadyProxied",
+        "local, NonResource",
+        "local, NotSynced",
+        "local, ServedByNobody",
+        "local, ServedLocally",
+        "peers",
+        "unavailable",
+    ];
+    assert!(reached.keys().eq(expected), "{reached:?}");
+    assert!(reached.values().all(|times| *times >= 10), "{reached:?}");
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn every_request_goes_where_the_naive_model_sends_it(
+        servers in cluster(),
+        requests in vec((request_line(), marks()), 1..24),
+    ) {
+        let snapshot = snapshot(&servers);
+        prop_assert_eq!(snapshot.is_skewed(), is_skewed(&servers));
+        for (line, marks) in requests {
+            let request = read(line.method.as_str(), &line.path, line.query.as_deref().unwrap_or_default());
+            let expected = decide(request.as_ref(), marks, &servers);
+            prop_assert_eq!(routed(&line, marks, &snapshot), expected, "{:?} {:?}", line, marks);
+        }
+    }
+
+    #[test]
+    fn a_switched_off_proxy_sends_everything_to_the_local_server(line in request_line(), marks in marks()) {
+        let snapshot = Snapshot::disabled(UPSTREAMS[0]);
+        let expected = Decision::Local(LocalReason::Disabled, Vec::new());
+        prop_assert_eq!(routed(&line, marks, &snapshot), expected);
+    }
+}
