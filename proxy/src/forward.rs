@@ -192,17 +192,27 @@ pub async fn forward(
         };
         // Connections that were open when the server went away fail one by one; that says nothing about the server now.
         // The pool drops each that is found gone, so this ends with a new connection.
-        if stale && (unsent || stale_tries < STALE_TRIES) {
-            stale_tries += u32::from(!unsent);
+        let limit = if unsent { UNSENT_TRIES } else { STALE_TRIES };
+        let try_again = stale && stale_tries < limit;
+        stale_tries += u32::from(stale);
+        if try_again && means.vitals.is_healthy(&upstream) {
             continue;
         }
-        upstream = upstreams.next().ok_or(failure)?;
-        stale_tries = 0;
+        if stale && !try_again {
+            means.vitals.failed(&upstream);
+        }
+        match upstreams.next() {
+            Some(next) => (upstream, stale_tries) = (next, 0),
+            None if try_again => {}
+            None => return Err(failure),
+        }
     }
 }
 
-/// Requests that may break off on connections from the pool before the upstream itself is taken to be failing.
+/// Tries on connections from the pool that broke off before the upstream itself is taken to be failing.
 const STALE_TRIES: u32 = 4;
+/// The same where nothing was sent: as many connections as a worker could have open to one server.
+const UNSENT_TRIES: u32 = 64;
 /// Time an HTTP/1.1 upstream has for its response header; kube-apiserver's own limit on a request is 60 s.
 const HEADER_PATIENCE: Duration = Duration::from_secs(75);
 

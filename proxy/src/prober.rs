@@ -18,8 +18,9 @@ use crate::vitals::Vitals;
 
 /// How often every server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A server that does not answer in this time is taken to be failing.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A server that does not answer in this time is taken to be failing; less than what PINGs need to find a dead
+/// connection, so that what waited on it is not sent there again.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The writer of [`Vitals`] that acts without being asked.
 #[derive(Debug)]
@@ -73,9 +74,8 @@ async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
             vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
             vitals.answered(&upstream);
         }
-        Ok(Err(_)) => vitals.failed(&upstream),
-        // It takes connections and does not serve: avoided until a probe succeeds.
-        Err(_) => {
+        Ok(Err(_)) | Err(_) => {
+            // Until it answers a probe: a server that hangs costs every request that tries it seconds.
             vitals.set_ready(&upstream, false);
             vitals.failed(&upstream);
         }

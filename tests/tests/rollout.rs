@@ -54,7 +54,7 @@ const ROUND_SECONDS: u64 = 56;
 fn a_rolling_restart_of_both_api_servers_fails_no_request_and_no_watch() {
     let seconds = std::env::var(SECONDS).map_or(DEFAULT_SECONDS, |text| text.parse().expect(SECONDS));
     let length = Duration::from_secs(seconds);
-    let mut cluster = Cluster::start("rollout", OLD);
+    let mut cluster = Cluster::start("rollout", [OLD, OLD]);
     let first = revision(&cluster);
     // Both loads write to namespaces of their own, so that each can be compared with the store by itself.
     let steered = Load::new("default", length, Duration::from_millis(25));

@@ -18,6 +18,8 @@ use super::process::Process;
 
 /// Names of the nodes.
 pub const NODES: [&str; 2] = ["a", "b"];
+/// Name of the interface between the nodes.
+const BETWEEN: &str = "between";
 /// kube-apiserver's port.
 const SECURE_PORT: u16 = 6443;
 /// The source that the kernel never steers.
@@ -55,11 +57,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Both API servers serve `documents`; a steering proxy stands before each. `label` names the folder of logs.
-    pub fn start(label: &str, documents: &str) -> Self {
+    /// The API servers serve `documents`; a steering proxy stands before each. `label` names the folder of logs.
+    pub fn start(label: &str, documents: [&str; 2]) -> Self {
         let elsewhere = Arc::new(Netns::new("clients").unwrap());
         let nodes = [1, 2].map(|number| Node::new(number, &elsewhere));
-        nodes[0].netns.connect(nodes[0].ip.into(), &nodes[1].netns, nodes[1].ip.into(), "between").unwrap();
+        nodes[0].netns.connect(nodes[0].ip.into(), &nodes[1].netns, nodes[1].ip.into(), BETWEEN).unwrap();
 
         let files = tempfile::tempdir().unwrap();
         let pki = Pki::generate().unwrap();
@@ -85,7 +87,7 @@ impl Cluster {
             files,
             _store: store_process,
         };
-        for node in 0..NODES.len() {
+        for (node, documents) in documents.into_iter().enumerate() {
             cluster.start_server(node, documents);
         }
         for node in 0..NODES.len() {
@@ -203,6 +205,12 @@ impl Node {
             netns,
             bpffs: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// Takes the node off the network between the nodes, or puts it back. The other node hears nothing of it: what it sends
+    /// is lost.
+    pub fn set_link(&self, up: bool) {
+        self.netns.ip(&["link", "set", BETWEEN, if up { "up" } else { "down" }]).unwrap();
     }
 
     /// Where clients elsewhere dial it.

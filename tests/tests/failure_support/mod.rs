@@ -51,6 +51,13 @@ impl Rig {
 
     /// Does not wait; peers with these numbers hang from the beginning.
     pub async fn start_unsynced(peers: usize, hanging: &[usize]) -> Self {
+        Self::start_with(peers, hanging, &[]).await
+    }
+
+    /// The same with more flags for the proxy.
+    pub async fn start_with(peers: usize, hanging: &[usize], more: &[&str]) -> Self {
+        // One worker has one pool, so a test knows which connections there are.
+        let flags: Vec<&str> = ["--workers=1"].iter().chain(more).copied().collect();
         let (pki, store) = (Pki::generate().unwrap(), Store::in_memory());
         let (local, serving) = start_standin(&pki, &store, "local", OLD, None).await;
         let mut all = Vec::new();
@@ -68,8 +75,7 @@ impl Rig {
             serving: &serving,
             local: local.addr,
             peers: &addresses,
-            // One worker has one pool, so a test knows which connections there are.
-            flags: &["--workers=1"],
+            flags: &flags,
         });
         proxy.ready().await;
         let admin = Caller::admin(&pki);

@@ -33,10 +33,17 @@ struct State {
     cut: CancellationToken,
     /// Cancelled to let nothing through any more, in any direction.
     frozen: CancellationToken,
-    /// Whether the next request with a body draws a GOAWAY that says that it was not processed.
-    goes_away: bool,
+    /// Whether new connections draw a GOAWAY that says that their request was not processed.
+    goes_away: Option<Until>,
     /// Requests with a body that drew one.
     sent_away: usize,
+}
+
+/// How long new connections draw a GOAWAY.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    AnyRequest,
+    RequestWithBody,
 }
 
 impl Trap {
@@ -45,7 +52,7 @@ impl Trap {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, frozen) = (CancellationToken::new(), CancellationToken::new());
-        let state = Mutex::new(State { cut, frozen, goes_away: false, sent_away: 0 });
+        let state = Mutex::new(State { cut, frozen, goes_away: None, sent_away: 0 });
         let shared = Arc::new(Shared { target, acceptor: acceptor(serving), state });
         let accepting = tokio::spawn({
             let shared = Arc::clone(&shared);
@@ -83,8 +90,13 @@ impl Trap {
 
     /// The next request with a body draws a GOAWAY that says that it was not processed.
     pub fn go_away(&self) {
-        self.shared.state.lock().unwrap().goes_away = true;
+        self.shared.state.lock().unwrap().goes_away = Some(Until::RequestWithBody);
         self.cut();
+    }
+
+    /// The next request on a new connection draws such a GOAWAY; open connections go on.
+    pub fn go_away_once(&self) {
+        self.shared.state.lock().unwrap().goes_away = Some(Until::AnyRequest);
     }
 
     /// Requests with a body that drew a GOAWAY.
@@ -106,7 +118,7 @@ impl Shared {
             (state.cut.clone(), state.frozen.clone(), state.goes_away)
         };
         let passed_on = async {
-            if goes_away {
+            if goes_away.is_some() {
                 // A client that leaves early is part of what is tested.
                 let _ = self.send_away(&mut client).await;
                 return;
@@ -143,14 +155,18 @@ impl Shared {
                 SETTINGS if flags & ACK == 0 => tls.write_all(&frame(SETTINGS, ACK, &[])).await?,
                 PING if flags & ACK == 0 => tls.write_all(&frame(PING, ACK, &payload)).await?,
                 HEADERS | DATA if flags & END_STREAM != 0 => {
-                    if kind == DATA {
+                    {
                         let mut state = self.state.lock().unwrap();
-                        state.sent_away += 1;
-                        state.goes_away = false;
+                        state.sent_away += usize::from(kind == DATA);
+                        if kind == DATA || state.goes_away == Some(Until::AnyRequest) {
+                            state.goes_away = None;
+                        }
                     }
                     // Last processed stream 0, no error.
                     tls.write_all(&frame(GOAWAY, 0, &[0; 8])).await?;
-                    return tls.shutdown().await;
+                    tls.shutdown().await?;
+                    // Closing with bytes unread would reset the connection, and the client might never see the GOAWAY.
+                    return tokio::io::copy(&mut tls, &mut tokio::io::sink()).await.map(drop);
                 }
                 _ => {}
             }
