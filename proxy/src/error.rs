@@ -74,10 +74,22 @@ impl RequestError {
                 message: "the API server broke off before it answered; the request may have had an effect",
                 retry_after: None,
             },
+            RequestError::Forward(ForwardError::ResponseTooLarge { .. }) => Failure {
+                code: StatusCode::BAD_GATEWAY,
+                reason: "InternalError",
+                message: "the answer has too many headers; the request may have had an effect",
+                retry_after: None,
+            },
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => Failure {
                 code: StatusCode::BAD_REQUEST,
                 reason: "BadRequest",
                 message: "the request target is not valid",
+                retry_after: None,
+            },
+            RequestError::Forward(ForwardError::TooManyHeaders { .. }) => Failure {
+                code: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                reason: "BadRequest",
+                message: "the request has too many headers",
                 retry_after: None,
             },
         }
@@ -94,6 +106,8 @@ impl RequestError {
             RequestError::Forward(ForwardError::NoPeer) => "endpoint_resolution",
             RequestError::Unaccounted => "unaccounted_server",
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
+            RequestError::Forward(ForwardError::TooManyHeaders { .. }) => "too_many_headers",
+            RequestError::Forward(ForwardError::ResponseTooLarge { .. }) => "upstream_too_many_headers",
         }
     }
 
@@ -102,13 +116,16 @@ impl RequestError {
         match self {
             RequestError::Identity(_)
             | RequestError::NoPath
-            | RequestError::Forward(ForwardError::Target { .. }) => Fault::Client,
+            | RequestError::Forward(ForwardError::Target { .. } | ForwardError::TooManyHeaders { .. }) => {
+                Fault::Client
+            }
             RequestError::Unaccounted
             | RequestError::Forward(
                 ForwardError::NotReached { .. }
                 | ForwardError::Broken { .. }
                 | ForwardError::Late { .. }
-                | ForwardError::NoPeer,
+                | ForwardError::NoPeer
+                | ForwardError::ResponseTooLarge { .. },
             ) => Fault::Upstream,
         }
     }

@@ -67,6 +67,18 @@ pub enum ForwardError {
         /// Cause.
         source: http::uri::InvalidUri,
     },
+    /// The request has more header names than can be handled.
+    #[error("{names} different header names are too many")]
+    TooManyHeaders {
+        /// Their number.
+        names: usize,
+    },
+    /// The response has more header names than can be handled.
+    #[error("the response of {address} has too many different header names")]
+    ResponseTooLarge {
+        /// Upstream.
+        address: SocketAddr,
+    },
 }
 
 /// A request made ready for any upstream.
@@ -82,7 +94,7 @@ impl Outbound {
     /// Cleans the headers, asserts the identity, and takes the target as the client wrote it.
     ///
     /// # Errors
-    /// When the Host header is not an authority.
+    /// When the Host header is not an authority, or there are too many headers.
     pub fn new(
         mut request: Request<hyper::body::Incoming>,
         identity: &Identity,
@@ -98,7 +110,7 @@ impl Outbound {
         };
         let uri = absolute(&request)?;
         let (mut parts, body) = request.into_parts();
-        headers::for_upstream(&mut parts.headers, identity, names, client, client_is_front_proxy);
+        headers::for_upstream(&mut parts.headers, identity, names, client, client_is_front_proxy)?;
         parts.uri = uri;
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
@@ -175,7 +187,11 @@ pub async fn forward(
         let unanswered = match tried {
             Ok(response) => {
                 means.vitals.answered(&upstream);
-                return Ok(response);
+                // What a pod answers through the API server's proxy subresources is as hostile as a client.
+                if headers::have_room(response.headers()) {
+                    return Ok(response);
+                }
+                return Err(ForwardError::ResponseTooLarge { address: upstream.address });
             }
             Err(unanswered) => unanswered,
         };

@@ -8,6 +8,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::ForwardError;
 use crate::identity::{Identity, IdentityHeaders};
 
 /// Marks a request that a proxy already routed (KEP-4020): it is served locally, whatever the value.
@@ -17,14 +18,29 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Different names in one message. A `HeaderMap` panics when it is to take more than 24,576, which fit into the 1 MiB of
+/// headers that HTTP/2 takes from clients and upstreams; no more may come than leave place for the proxy's own.
+const MAX_NAMES: usize = 8192;
+
+/// Whether the proxy, and hyper after it, can add headers.
+pub fn have_room(headers: &HeaderMap) -> bool {
+    headers.keys_len() <= MAX_NAMES
+}
+
 /// Turns a client's request headers into those an upstream gets.
+///
+/// # Errors
+/// When there are more names than the proxy can safely add to.
 pub fn for_upstream(
     headers: &mut HeaderMap,
     identity: &Identity,
     names: &IdentityHeaders,
     client: IpAddr,
     client_is_front_proxy: bool,
-) {
+) -> Result<(), ForwardError> {
+    if !have_room(headers) {
+        return Err(ForwardError::TooManyHeaders { names: headers.keys_len() });
+    }
     remove_hop_by_hop(headers);
     // A body that the client holds back until asked is asked for by the server side of this proxy.
     headers.remove(EXPECT);
@@ -38,6 +54,7 @@ pub fn for_upstream(
             headers.append(name.clone(), value.clone());
         }
     }
+    Ok(())
 }
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1).

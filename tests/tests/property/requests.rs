@@ -164,7 +164,13 @@ fn field_selector() -> impl Strategy<Value = String> {
         "%",
         "%41",
     ];
-    let term = select(&["metadata.name=", "metadata.name%3D%3D", "metadata.name!=", ""][..]);
+    let term = select(vec![
+        "metadata.name=",
+        "metadata.name%3D%3D",
+        "metadata.name!=",
+        "metadata.name=n1,metadata.name=",
+        "",
+    ]);
     (term, vec(select(pieces.to_vec()), 0..6))
         .prop_map(|(term, pieces)| format!("fieldSelector={term}{}", pieces.concat()))
 }

@@ -54,7 +54,7 @@ fn nothing_a_client_says_about_who_it_is_gets_through() {
         ("audit-id", "a"),
         ("host", "kubernetes"),
     ]);
-    for_upstream(&mut seen, &Identity::Bearer, &names(), CLIENT, false);
+    for_upstream(&mut seen, &Identity::Bearer, &names(), CLIENT, false).expect("few headers");
     let expected =
         ["audit-id: a", "authorization: Bearer t", "impersonate-user: bob", "x-forwarded-for: 192.0.2.1"];
     assert_eq!(sorted(&seen), expected);
@@ -69,7 +69,7 @@ fn an_asserted_user_replaces_the_clients_claims_and_its_token() {
     ]);
     let mut seen =
         headers(&[("x-remote-user", "root"), ("x-remote-uid", "0"), ("authorization", "Bearer t")]);
-    for_upstream(&mut seen, &Identity::Asserted(user), &names(), CLIENT, false);
+    for_upstream(&mut seen, &Identity::Asserted(user), &names(), CLIENT, false).expect("few headers");
     let expected =
         ["x-forwarded-for: 192.0.2.1", "x-remote-group: dev", "x-remote-group: ops", "x-remote-user: alice"];
     assert_eq!(sorted(&seen), expected);
@@ -78,7 +78,7 @@ fn an_asserted_user_replaces_the_clients_claims_and_its_token() {
 #[test]
 fn a_front_proxys_list_of_sources_is_continued() {
     let mut seen = headers(&[("x-forwarded-for", "10.1.1.1"), ("x-forwarded-for", "10.2.2.2")]);
-    for_upstream(&mut seen, &Identity::Anonymous, &names(), CLIENT, true);
+    for_upstream(&mut seen, &Identity::Anonymous, &names(), CLIENT, true).expect("few headers");
     assert_eq!(sorted(&seen), ["x-forwarded-for: 10.1.1.1, 10.2.2.2, 192.0.2.1"]);
 }
 
@@ -120,4 +120,18 @@ fn an_upgrade_needs_both_headers() {
     assert_eq!(upgrade_of(&both), Some(HeaderValue::from_static("SPDY/3.1")));
     assert_eq!(upgrade_of(&headers(&[("upgrade", "SPDY/3.1")])), None);
     assert_eq!(upgrade_of(&headers(&[("connection", "upgrade")])), None);
+}
+
+#[test]
+fn more_names_than_a_map_can_take_more_of_are_refused() {
+    let named = |count: usize| -> HeaderMap {
+        let name = |number: usize| HeaderName::try_from(format!("{number:x}")).expect("a name");
+        (0..count).map(|number| (name(number), HeaderValue::from_static(""))).collect()
+    };
+    // As full as HTTP/2 lets a client make it, and well within the limit on the size of all headers.
+    let mut full = named(24_576);
+    let refused = for_upstream(&mut full, &Identity::Anonymous, &names(), CLIENT, false);
+    assert!(matches!(refused, Err(ForwardError::TooManyHeaders { names: 24_576 })), "{refused:?}");
+    assert!(!have_room(&full), "a response like this is refused too");
+    for_upstream(&mut named(MAX_NAMES), &Identity::Anonymous, &names(), CLIENT, false).expect("not too many");
 }
