@@ -17,7 +17,7 @@ use support::{
 /// The names in the next `count` events.
 async fn names(watch: &mut Response<Incoming>, count: usize) -> Vec<String> {
     let mut text = Vec::new();
-    while text.iter().filter(|byte| **byte == b'\n').count() < count {
+    while text.split(|byte| *byte == b'\n').count() <= count {
         let frame = promptly("an event", watch.frame()).await.expect("the watch goes on").unwrap();
         text.extend(frame.into_data().unwrap());
     }
