@@ -1,6 +1,7 @@
 //! Sends a request to the API servers that may answer it, and only again when that cannot have an effect twice.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
@@ -154,6 +155,7 @@ pub async fn forward(
     means.budget.deposit();
     let mut upstream = upstreams.next().ok_or(ForwardError::NoPeer)?;
     let mut stale_tries = 0;
+    let begun = Instant::now();
     loop {
         if upstream.role == Role::Peer {
             debug!("Proxying request for {} to peer at {}", request.uri().path(), upstream.address);
@@ -188,7 +190,8 @@ pub async fn forward(
         means.vitals.failed(&upstream);
         match upstreams.next() {
             Some(next) => (upstream, stale_tries) = (next, 0),
-            None if try_again => stale_tries += 1,
+            // A connection that was long silent leads to a server that is dead, and dialling it costs seconds more.
+            None if try_again && begun.elapsed() < LONG => stale_tries += 1,
             None => return Err(failure),
         }
     }
@@ -196,6 +199,8 @@ pub async fn forward(
 
 /// Connections from the pool that may turn out to be gone before the upstream itself is taken to be.
 const STALE_TRIES: u32 = 4;
+/// A client that has waited for this long is not made to wait for a server that seems to be dead.
+const LONG: Duration = Duration::from_secs(1);
 
 /// What is left to send after a try, and what to tell the client if that is nothing.
 fn after(

@@ -67,17 +67,14 @@ impl Prober {
 
 async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
     let was_healthy = vitals.is_healthy(&upstream);
-    match timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
-        Ok(Ok(response)) => {
-            // A server that refuses to say whether it is ready does answer: only its own "no" counts.
-            vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
-            vitals.answered(&upstream);
-        }
-        Ok(Err(_)) | Err(_) => {
-            // Until it answers a probe: a server that hangs costs every request that tries it seconds.
-            vitals.set_ready(&upstream, false);
-            vitals.failed(&upstream);
-        }
+    if let Ok(Ok(response)) = timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
+        // A server that refuses to say whether it is ready does answer: only its own "no" counts.
+        vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
+        vitals.answered(&upstream);
+    } else {
+        // Until it answers a probe: a server that hangs costs every request that tries it seconds.
+        vitals.set_ready(&upstream, false);
+        vitals.failed(&upstream);
     }
     let is_healthy = vitals.is_healthy(&upstream);
     if was_healthy != is_healthy {
