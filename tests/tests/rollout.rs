@@ -1,5 +1,7 @@
 //! Restarts both API servers of a cluster one after the other while clients of each node go on working.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod cluster_support;
 
 use std::sync::Arc;
@@ -110,7 +112,7 @@ fn start_steered(
 ) -> [JoinHandle<Vec<Watcher>>; 2] {
     let at = &cluster.nodes[node];
     let elsewhere = Place { name: format!("to {}", at.name), options: cluster.options(at.address()) };
-    let on_node = Place { name: format!("on {}", at.name), options: cluster.options(at.loopback()) };
+    let on_node = Place { name: format!("on {}", at.name), options: cluster.options_on_node() };
     [
         start(&cluster.elsewhere, load, elsewhere, Share::All, after),
         start(&at.netns, load, on_node, Share::Kept, after),
