@@ -1,7 +1,7 @@
 //! Sends a request to the API servers that may answer it, and only again when that cannot have an effect twice.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
@@ -174,6 +174,7 @@ pub async fn forward(
     means.budget.deposit();
     let mut upstream = upstreams.next().ok_or(ForwardError::NoPeer)?;
     let mut stale_tries = 0;
+    let begun = Instant::now();
     loop {
         if upstream.role == Role::Peer {
             debug!("Proxying request for {} to peer at {}", request.uri().path(), upstream.address);
@@ -219,7 +220,8 @@ pub async fn forward(
         }
         match upstreams.next() {
             Some(next) => (upstream, stale_tries) = (next, 0),
-            None if try_again => {}
+            // A connection that was long silent leads to a server that is dead, and dialling it costs seconds more.
+            None if try_again && begun.elapsed() < LONG => {}
             None => return Err(failure),
         }
     }
@@ -231,6 +233,8 @@ const STALE_TRIES: u32 = 4;
 const UNSENT_TRIES: u32 = 64;
 /// Time an HTTP/1.1 upstream has for its response header; kube-apiserver's own limit on a request is 60 s.
 const HEADER_PATIENCE: Duration = Duration::from_secs(75);
+/// A client that has waited for this long is not made to wait for a server that seems to be dead.
+const LONG: Duration = Duration::from_secs(1);
 
 /// What is left to send after a try, and what to tell the client if that is nothing.
 fn after(

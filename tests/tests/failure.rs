@@ -1,5 +1,7 @@
 //! Every way in which a peer can fail: what the client gets, how soon, and how often a write took place.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod failure_support;
 mod support;
 

@@ -1,5 +1,7 @@
 //! The network between two nodes goes down: nothing hangs, nothing local suffers, and all is well when it is back.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod cluster_support;
 mod support;
 

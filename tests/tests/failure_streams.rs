@@ -1,5 +1,7 @@
 //! Watches and connections that end early: nothing is lost, nothing comes twice, nothing hangs.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod failure_support;
 mod support;
 

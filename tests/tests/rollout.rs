@@ -1,6 +1,6 @@
 //! Restarts both API servers of a cluster one after the other while clients of each node go on working.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cluster_support;
 
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cluster_support::{Cluster, Event, Failure, Load, Node, Place, Share, Watcher};
+use cluster_support::{Cluster, Event, Failure, Load, Place, Share, Watcher};
 use mvproxy_tests::netns::Netns;
 use mvproxy_tests::store::{Expected, Key, Range, Store};
 use serde_json::json;
@@ -112,7 +112,7 @@ fn start_steered(
 ) -> [JoinHandle<Vec<Watcher>>; 2] {
     let at = &cluster.nodes[node];
     let elsewhere = Place { name: format!("to {}", at.name), options: cluster.options(at.address()) };
-    let on_node = Place { name: format!("on {}", at.name), options: cluster.options(Node::loopback()) };
+    let on_node = Place { name: format!("on {}", at.name), options: cluster.options_on_node() };
     [
         start(&cluster.elsewhere, load, elsewhere, Share::All, after),
         start(&at.netns, load, on_node, Share::Kept, after),

@@ -1,5 +1,7 @@
 //! A thousand watches through one proxy: more than ten times what one upstream connection may carry.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod failure_support;
 mod support;
 

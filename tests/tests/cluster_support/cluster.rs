@@ -53,7 +53,8 @@ pub struct Cluster {
     /// Logs outlive the test.
     pub logs: PathBuf,
     files: TempDir,
-    _store: Process,
+    /// Killed with the cluster.
+    _store_process: Process,
 }
 
 impl Cluster {
@@ -85,7 +86,7 @@ impl Cluster {
             store,
             logs,
             files,
-            _store: store_process,
+            _store_process: store_process,
         };
         for (node, documents) in documents.into_iter().enumerate() {
             cluster.start_server(node, documents);
@@ -135,9 +136,14 @@ impl Cluster {
         ClientOptions::new(address, self.trust.clone()).with_identity(&self.admin)
     }
 
+    /// An administrator's connection to the API server's port, from within the node.
+    pub fn options_on_node(&self) -> ClientOptions {
+        self.options((Ipv4Addr::LOCALHOST, SECURE_PORT).into())
+    }
+
     /// An administrator's connection that goes to the API server itself, from within the node.
     pub fn straight_options(&self) -> ClientOptions {
-        self.options((Ipv4Addr::LOCALHOST, SECURE_PORT).into()).from_source(EXEMPT_SOURCE.into())
+        self.options_on_node().from_source(EXEMPT_SOURCE.into())
     }
 
     fn server_arguments(&self, node: usize, documents: &str) -> Vec<String> {
@@ -216,11 +222,6 @@ impl Node {
     /// Where clients elsewhere dial it.
     pub fn address(&self) -> SocketAddr {
         (self.client_ip, SECURE_PORT).into()
-    }
-
-    /// Where clients on the node dial it.
-    pub fn loopback() -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, SECURE_PORT).into()
     }
 
     /// What the steering program decided, as bpftool shows it: one line for each counter that is not zero.

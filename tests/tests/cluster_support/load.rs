@@ -76,8 +76,8 @@ impl Load {
                 clients.spawn(Writer::new(&self, name.clone(), session()).run());
                 clients.spawn(discover(Arc::clone(&self), name, session()));
             }
-            let open = Watcher::new(format!("{} {version} watch", place.name), options, after);
-            watches.spawn(open.run(Arc::clone(&self)));
+            let watch = Watcher::new(format!("{} {version} watch", place.name), options, after);
+            watches.spawn(watch.run(Arc::clone(&self)));
         }
         while let Some(ended) = clients.join_next().await {
             ended.expect("a client does not panic");
