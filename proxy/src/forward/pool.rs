@@ -221,9 +221,7 @@ impl Group {
 impl Multiplexed {
     /// Requests it can still take.
     fn places(&self) -> usize {
-        let (part, whole) = USED_STREAMS;
-        let usable = (self.sender.allowed_streams().saturating_mul(part) / whole).max(1);
-        usable.saturating_sub(self.streams.load(Ordering::Relaxed))
+        usable(self.sender.allowed_streams()).saturating_sub(self.streams.load(Ordering::Relaxed))
     }
 
     fn lease(&self, reused: bool) -> Lease {
@@ -235,6 +233,15 @@ impl Multiplexed {
         }
     }
 }
+
+/// Streams that the proxy uses of those that a server allows, which may be any number.
+fn usable(allowed: usize) -> usize {
+    let (part, whole) = USED_STREAMS;
+    (allowed.min(MOST_STREAMS) * part / whole).max(1)
+}
+
+/// Stands for no limit, in a number that can be reckoned with.
+const MOST_STREAMS: usize = 1 << 20;
 
 impl Lease {
     /// Returns the place unused.
@@ -279,4 +286,15 @@ impl Drop for StreamGuard {
 /// Locks data that is whole at every moment, so that a panic elsewhere does not make it unusable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_streams_are_used_whatever_a_server_allows() {
+        assert_eq!([0, 1, 100, 250].map(usable), [1, 1, 80, 200]);
+        assert!(usable(usize::MAX) > 100_000, "a server without a limit");
+    }
 }
