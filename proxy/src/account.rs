@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Uri};
 use tracing::debug;
 
-use crate::forward::Unanswered;
 use crate::steering::PeerCounters;
 use crate::upstream::{Role, Upstream};
 use crate::vitals::{InFlight, Vitals};
@@ -31,6 +30,17 @@ pub struct RequestRecord {
     in_flight: Option<InFlight>,
     status: Option<StatusCode>,
     end: End,
+}
+
+/// How a try at one upstream ended without a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryFailure {
+    /// Nothing was sent.
+    NotReached,
+    /// No response header came in time.
+    Late,
+    /// The upstream broke off.
+    Broken,
 }
 
 /// How a response ended.
@@ -81,13 +91,13 @@ impl RequestRecord {
     }
 
     /// This upstream did not answer.
-    pub fn failed_at(&mut self, upstream: &Upstream, how: &Unanswered) {
+    pub fn failed_at(&mut self, upstream: &Upstream, how: TryFailure) {
         let cells = self.accounts.counters.shard(self.accounts.worker, upstream.slot);
         cells.errors.fetch_add(1, Relaxed);
         match how {
-            Unanswered::Unsent { .. } => cells.errors_connect.fetch_add(1, Relaxed),
-            Unanswered::Late => cells.errors_timeout.fetch_add(1, Relaxed),
-            Unanswered::Broken { .. } => return,
+            TryFailure::NotReached => cells.errors_connect.fetch_add(1, Relaxed),
+            TryFailure::Late => cells.errors_timeout.fetch_add(1, Relaxed),
+            TryFailure::Broken => return,
         };
     }
 

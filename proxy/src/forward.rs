@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::account::RequestRecord;
-use crate::error::chain;
-use crate::identity::{Identity, TrustClass};
-use crate::upstream::{Role, Upstream};
+use crate::causes::chain;
+use crate::identity::Identity;
+use crate::upstream::{Role, TrustClass, Upstream};
 use crate::vitals::Vitals;
 
 pub mod body;
@@ -22,15 +22,17 @@ pub mod connect;
 pub mod headers;
 pub mod pool;
 pub mod replay;
+pub mod request;
 pub mod retry;
 pub mod splice;
 pub mod upgrade;
 pub mod watch;
 
-pub use body::{RequestBody, ResponseBody};
+pub use body::ResponseBody;
 pub use connect::{ConnectError, Connection, Dialer};
 pub use pool::Pool;
 use replay::{Replay, ReplayBody};
+pub use request::RequestBody;
 use retry::Spare;
 pub use retry::{Budget, Unanswered};
 pub use upgrade::Upgrade;
@@ -196,7 +198,7 @@ pub async fn forward(
             }
             Err(unanswered) => unanswered,
         };
-        record.failed_at(&upstream, &unanswered);
+        record.failed_at(&upstream, unanswered.kind());
         let (stale, unsent) = (unanswered.is_stale(), unanswered.is_unsent());
         if !stale && unanswered.blames_server() {
             means.vitals.failed(&upstream);

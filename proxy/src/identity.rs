@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::tls::ClientVerifiers;
+use crate::upstream::TrustClass;
 
 pub mod names;
 pub mod x509;
@@ -44,17 +45,6 @@ pub enum Identity {
     /// A token that the upstream itself authenticates.
     Bearer,
     /// Nobody.
-    Anonymous,
-}
-
-/// Upstream connections are never shared across trust classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TrustClass {
-    /// With the front-proxy client certificate; every request carries X-Remote-User.
-    Asserted,
-    /// Without a client certificate; requests carry Authorization.
-    Bearer,
-    /// Without a client certificate and without credentials.
     Anonymous,
 }
 

@@ -43,6 +43,7 @@ pub mod skew;
 pub mod steering;
 
 pub mod admin;
+pub mod causes;
 pub mod error;
 pub mod metrics;
 pub mod readiness;

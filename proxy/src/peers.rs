@@ -14,9 +14,9 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::causes::chain;
 use crate::config::PeerAddress;
 use crate::discovery::ServerSet;
-use crate::error::chain;
 use crate::steering::PeerCounters;
 use crate::upstream::{Role, Upstream};
 

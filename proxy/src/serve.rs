@@ -22,9 +22,10 @@ use tracing::debug;
 
 use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
+use crate::causes::chain;
 use crate::classify::{self, RequestInfo, classify};
 use crate::discovery::{self, Snapshot};
-use crate::error::{RequestError, chain};
+use crate::error::RequestError;
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
 use crate::forward::{self, Budget, ForwardError, Outbound, Pool, ResponseBody};
@@ -230,7 +231,7 @@ async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Resp
         Err(error) => {
             debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
             shared.metrics.request_failed(&error);
-            let response = error.failure().into_response();
+            let response = error.failure().into_response().map(ResponseBody::own);
             // Over HTTP/2 hyper sends what it is given, and a body in answer to HEAD breaks the stream.
             if method == Method::HEAD { response.map(|_| ResponseBody::empty()) } else { response }
         }

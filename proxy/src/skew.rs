@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info};
 
+use crate::causes::chain;
 use crate::config::SteeringMode;
 use crate::discovery::Snapshot;
-use crate::error::chain;
 use crate::steering::{Steering, SteeringError};
 
 /// Pause before a switch that failed is tried again.

@@ -16,7 +16,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::credentials::Credentials;
-use crate::identity::TrustClass;
+use crate::upstream::TrustClass;
 
 pub mod handshake;
 

@@ -23,3 +23,14 @@ pub struct Upstream {
     /// Its place in the counter maps.
     pub slot: PeerSlot,
 }
+
+/// Upstream connections are never shared across trust classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrustClass {
+    /// With the front-proxy client certificate; every request carries X-Remote-User.
+    Asserted,
+    /// Without a client certificate; requests carry Authorization.
+    Bearer,
+    /// Without a client certificate and without credentials.
+    Anonymous,
+}

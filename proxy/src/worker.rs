@@ -13,10 +13,9 @@ use tracing::{info, warn};
 
 use crate::accept::{Accepted, accept};
 use crate::forward::splice::splice;
-use crate::identity::TrustClass;
 use crate::serve::{Worker, serve_connection};
 use crate::steering::Heartbeat;
-use crate::upstream::Role;
+use crate::upstream::{Role, TrustClass};
 
 /// The kernel passes a worker over when its last beat is 1 s old; a loaded two-core node may stall for hundreds of ms.
 const BEAT: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::fetch::{FetchError, Fetcher};
 use super::{Served, Snapshot};
-use crate::error::chain;
+use crate::causes::chain;
 use crate::metrics::Metrics;
 use crate::upstream::{Role, Upstream};
 

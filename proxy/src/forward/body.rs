@@ -1,4 +1,4 @@
-//! Bodies that pass through: never collected, and accounted for when they end.
+//! Carries responses through: never collected, and accounted for when they end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,18 +9,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::pool::StreamGuard;
-use super::replay::ReplayBody;
 use super::watch::{Encoding, Resume, WatchBody};
 use crate::account::RequestRecord;
-
-/// A request's body on its way to an upstream.
-#[derive(Debug)]
-pub enum RequestBody {
-    /// The client's, streamed.
-    Client(ReplayBody),
-    /// None.
-    Empty,
-}
 
 /// A response's body on its way to a client.
 #[derive(Debug)]
@@ -40,7 +30,12 @@ enum Source {
 impl ResponseBody {
     /// A body the proxy made itself.
     pub fn full(bytes: Bytes) -> Self {
-        Self { source: Source::Own(Full::new(bytes)), record: None }
+        Self::own(Full::new(bytes))
+    }
+
+    /// The body of an answer that is whole in memory.
+    pub fn own(body: Full<Bytes>) -> Self {
+        Self { source: Source::Own(body), record: None }
     }
 
     /// A body without content.
@@ -145,35 +140,6 @@ impl Body for ResponseBody {
             Source::Own(body) => body.size_hint(),
             Source::Upstream { body, .. } => body.size_hint(),
             Source::Watch(_) => SizeHint::default(),
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            RequestBody::Client(body) => Pin::new(body).poll_frame(cx),
-            RequestBody::Empty => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            RequestBody::Client(body) => body.is_end_stream(),
-            RequestBody::Empty => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            RequestBody::Client(body) => body.size_hint(),
-            RequestBody::Empty => SizeHint::with_exact(0),
         }
     }
 }

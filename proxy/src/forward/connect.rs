@@ -19,11 +19,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-use super::body::RequestBody;
+use super::request::RequestBody;
 use crate::accept::tune;
-use crate::identity::TrustClass;
 use crate::tls::{APISERVER_NAME, TlsContext};
-use crate::upstream::{Role, Upstream};
+use crate::upstream::{Role, TrustClass, Upstream};
 
 /// Time for TCP to connect; a peer that needs longer is passed over.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -13,11 +13,10 @@ use hyper::client::conn::http1;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::body::RequestBody;
 use super::connect::{ConnectError, Connection, Dialer, Http2Sender};
-use crate::error::chain;
-use crate::identity::TrustClass;
-use crate::upstream::{Role, Upstream};
+use super::request::RequestBody;
+use crate::causes::chain;
+use crate::upstream::{Role, TrustClass, Upstream};
 
 /// Share of the streams a server allows that the proxy uses: a request beyond the limit would wait for a watch to end.
 /// kube-apiserver allows 100.

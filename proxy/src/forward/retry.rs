@@ -6,9 +6,10 @@ use std::sync::PoisonError;
 
 use http::{Method, Request};
 
-use super::body::RequestBody;
 use super::connect::ConnectError;
 use super::replay::Replay;
+use super::request::RequestBody;
+use crate::account::TryFailure;
 
 /// How one try ended without a response.
 #[derive(Debug)]
@@ -46,6 +47,15 @@ impl Unanswered {
             // A GOAWAY ends one connection, not the server.
             Unanswered::Broken { stale, source } => is_unprocessed(source) || (*stale && !is_reset(source)),
             Unanswered::Late => false,
+        }
+    }
+
+    /// What it counts as.
+    pub fn kind(&self) -> TryFailure {
+        match self {
+            Unanswered::Unsent { .. } => TryFailure::NotReached,
+            Unanswered::Broken { .. } => TryFailure::Broken,
+            Unanswered::Late => TryFailure::Late,
         }
     }
 

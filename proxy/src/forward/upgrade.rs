@@ -8,12 +8,12 @@ use tokio::io::copy_bidirectional;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::body::{RequestBody, ResponseBody};
+use super::body::ResponseBody;
 use super::pool::Pool;
+use super::request::RequestBody;
 use super::{HEADER_PATIENCE, Unanswered, to_origin_form};
 use crate::account::RequestRecord;
-use crate::identity::TrustClass;
-use crate::upstream::Upstream;
+use crate::upstream::{TrustClass, Upstream};
 
 /// An upgrade the client asks for.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use crate::forward::headers::PEER_PROXIED;
 use crate::forward::watch::event::is_version;
 use crate::forward::watch::{Encoding, Resume, Resumed};
 use crate::forward::{Outbound, ResponseBody};
-use crate::identity::TrustClass;
 use crate::route::{Marks, route};
+use crate::upstream::TrustClass;
 
 /// A watch request, as it was sent upstream.
 #[derive(Clone, Debug)]
