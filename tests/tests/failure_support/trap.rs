@@ -35,8 +35,8 @@ struct State {
     frozen: CancellationToken,
     /// Whether new connections draw a GOAWAY that says that their request was not processed.
     goes_away: Option<Until>,
-    /// Requests with a body that drew one.
-    sent_away: usize,
+    /// Requests that drew one, without and with a body.
+    sent_away: [usize; 2],
 }
 
 /// How long new connections draw a GOAWAY.
@@ -52,7 +52,7 @@ impl Trap {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, frozen) = (CancellationToken::new(), CancellationToken::new());
-        let state = Mutex::new(State { cut, frozen, goes_away: None, sent_away: 0 });
+        let state = Mutex::new(State { cut, frozen, goes_away: None, sent_away: [0; 2] });
         let shared = Arc::new(Shared { target, acceptor: acceptor(serving), state });
         let accepting = tokio::spawn({
             let shared = Arc::clone(&shared);
@@ -99,8 +99,8 @@ impl Trap {
         self.shared.state.lock().unwrap().goes_away = Some(Until::AnyRequest);
     }
 
-    /// Requests with a body that drew a GOAWAY.
-    pub fn sent_away(&self) -> usize {
+    /// Requests that drew a GOAWAY, without and with a body.
+    pub fn sent_away(&self) -> [usize; 2] {
         self.shared.state.lock().unwrap().sent_away
     }
 }
@@ -157,7 +157,7 @@ impl Shared {
                 HEADERS | DATA if flags & END_STREAM != 0 => {
                     {
                         let mut state = self.state.lock().unwrap();
-                        state.sent_away += usize::from(kind == DATA);
+                        state.sent_away[usize::from(kind == DATA)] += 1;
                         if kind == DATA || state.goes_away == Some(Until::AnyRequest) {
                             state.goes_away = None;
                         }
