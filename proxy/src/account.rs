@@ -32,6 +32,17 @@ pub struct RequestRecord {
     end: End,
 }
 
+/// How a try at one upstream ended without a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryFailure {
+    /// Nothing was sent.
+    NotReached,
+    /// No response header came in time.
+    Late,
+    /// The upstream broke off.
+    Broken,
+}
+
 /// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -67,18 +78,39 @@ impl Accounts {
 impl RequestRecord {
     /// A connection to this upstream takes the request.
     pub fn sent_to(&mut self, upstream: &Upstream) {
-        self.upstream = Some(*upstream);
+        let tried_before = self.upstream.replace(*upstream).is_some();
         self.in_flight = Some(self.accounts.vitals.begin(upstream));
         let cells = self.accounts.counters.shard(self.accounts.worker, upstream.slot);
         cells.requests.fetch_add(1, Relaxed);
+        if tried_before {
+            cells.retried.fetch_add(1, Relaxed);
+        }
         if upstream.role == Role::Peer {
             cells.rerouted.fetch_add(1, Relaxed);
         }
     }
 
     /// This upstream did not answer.
-    pub fn failed_at(&mut self, upstream: &Upstream) {
-        self.accounts.counters.shard(self.accounts.worker, upstream.slot).errors.fetch_add(1, Relaxed);
+    pub fn failed_at(&mut self, upstream: &Upstream, how: TryFailure) {
+        let cells = self.accounts.counters.shard(self.accounts.worker, upstream.slot);
+        cells.errors.fetch_add(1, Relaxed);
+        match how {
+            TryFailure::NotReached => cells.errors_connect.fetch_add(1, Relaxed),
+            TryFailure::Late => cells.errors_timeout.fetch_add(1, Relaxed),
+            TryFailure::Broken => return,
+        };
+    }
+
+    /// The connection became an upgraded one.
+    pub fn upgraded(&mut self) {
+        if let Some(upstream) = &self.upstream {
+            self.accounts.counters.shard(self.accounts.worker, upstream.slot).upgrades.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether the last server that took the request has this role.
+    pub fn was_answered_by(&self, role: Role) -> bool {
+        self.upstream.is_some_and(|upstream| upstream.role == role)
     }
 
     /// Response headers are on their way to the client.

@@ -2,27 +2,28 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::accept::{AcceptError, listen};
 use crate::account::Accounts;
 use crate::admin::Admin;
 use crate::asker::Asker;
+use crate::causes::chain;
 use crate::config::{Config, ConfigError, SteeringMode, own_credentials};
 use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
 use crate::discovery::sync::Syncer;
-use crate::error::chain;
 use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::identity::names::AssertionError;
@@ -34,6 +35,7 @@ use crate::peers::{OwnAddresses, Peers};
 use crate::prober::Prober;
 use crate::readiness::Readiness;
 use crate::serve::{Shared, Worker};
+use crate::skew::SkewFollower;
 use crate::steering::{Attachment, Steering, SteeringError, SteeringOptions};
 use crate::tls::{TlsContext, TlsError};
 use crate::upstream::{Role, Upstream};
@@ -74,9 +76,6 @@ pub enum AppError {
         /// Cause.
         source: Box<SteeringError>,
     },
-    /// The listeners cannot be put into the kernel's map.
-    #[error("the listeners cannot be registered for steering")]
-    Register(#[source] Box<SteeringError>),
     /// The proxy's own credentials are unusable.
     #[error(transparent)]
     OwnCredentials(#[from] ConfigError),
@@ -99,6 +98,8 @@ pub struct App {
     dialer: Dialer,
     /// Taken by the one writer of the snapshot.
     changed: watch::Sender<()>,
+    /// Asks the process to end; the workers drain only once the kernel's slots are empty.
+    stop: CancellationToken,
 }
 
 impl App {
@@ -118,12 +119,14 @@ impl App {
         admin.set_nonblocking(true)?;
 
         let steering = Arc::new(open_steering(&config)?);
-        let fds: Vec<_> = listeners.iter().map(|listener| listener.as_fd()).collect();
-        steering.register(&fds).map_err(|source| AppError::Register(Box::new(source)))?;
         let slot = steering.counters().slot(config.local_apiserver);
         let local = Upstream { address: config.local_apiserver, role: Role::Local, slot };
 
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::disabled(local)));
+        let snapshot = Arc::new(ArcSwap::from_pointee(if config.mixed_version {
+            Snapshot::unsynced(local)
+        } else {
+            Snapshot::disabled(local)
+        }));
         let metrics = Arc::new(Metrics::new(Arc::clone(&steering), Arc::clone(&snapshot)));
         let wanted = config.mixed_version && config.steering != SteeringMode::Off;
         let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted);
@@ -141,11 +144,22 @@ impl App {
             local,
             vitals,
             local_failover,
+            watch_continuation: config.watch_continuation,
             sources: Arc::new(Sources::new(config.max_connections_per_source)),
+            refresh: Arc::default(),
             changes: changed.subscribe(),
             drain,
         });
-        Ok(Self { config, shared, steering, listeners, admin, dialer, changed })
+        Ok(Self {
+            config,
+            shared,
+            steering,
+            listeners,
+            admin,
+            dialer,
+            changed,
+            stop: CancellationToken::new(),
+        })
     }
 
     /// Addresses of the workers' listeners.
@@ -163,7 +177,7 @@ impl App {
 
     /// Cancelling it drains the proxy.
     pub fn drain_token(&self) -> CancellationToken {
-        self.shared.drain.clone()
+        self.stop.clone()
     }
 
     /// Serves until drained.
@@ -174,11 +188,13 @@ impl App {
         for address in self.addresses() {
             info!(%address, "serving");
         }
-        let tasks = self.start_discovery()?;
+        let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let tasks = self.start_discovery(listeners)?;
         let admin =
             Admin { metrics: Arc::clone(&self.shared.metrics), readiness: self.shared.readiness.clone() };
         let admin = tokio::spawn(Arc::new(admin).serve(tokio::net::TcpListener::from_std(self.admin)?));
 
+        let limit = connection_limit(&self.config).div_ceil(self.config.workers.get());
         let mut threads = Vec::new();
         for (number, listener) in self.listeners.into_iter().enumerate() {
             let worker = Worker {
@@ -188,48 +204,54 @@ impl App {
                 budget: Budget::default(),
                 turn: AtomicUsize::new(number),
             };
-            let limit = (self.config.max_connections.get() as usize).div_ceil(self.config.workers.get());
             threads.push(worker::start(number, limit, listener, self.steering.heartbeat(number), worker)?);
         }
 
-        self.shared.drain.cancelled().await;
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            // A worker ended.
+            () = self.shared.drain.cancelled() => {}
+        }
         info!("draining: new connections go to the API server");
+        drop(tasks);
         self.steering.release();
+        self.shared.drain.cancel();
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(join)).await;
         admin.abort();
-        drop(tasks);
         ended.map_err(io::Error::other)?.map_err(AppError::from)
     }
 
+    /// Starts what knows which peers there are.
+    fn start_peers(
+        &self,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<watch::Receiver<Option<Vec<Upstream>>>, AppError> {
+        let config = &self.config;
+        let own = OwnAddresses::new(config.secure_port, config.peer_advertise_ip, config.peer_advertise_port);
+        let peers = Peers::new(self.steering.counters(), own);
+        let list = peers.subscribe();
+        if !config.peers.is_empty() {
+            tasks.spawn(peers.follow_static(config.peers.clone()));
+        } else if let Some(credentials) = own_credentials(config)? {
+            let client = own_client::client(credentials, config.local_source_ip)?;
+            tasks.spawn(peers.follow_endpoint_slices(client));
+        } else {
+            warn!("no credentials to read EndpointSlices with and no --peers: there are no peers");
+            tasks.spawn(peers.follow_nobody());
+        }
+        Ok(list)
+    }
+
     /// Starts what keeps the snapshot true and what follows it.
-    fn start_discovery(&self) -> Result<tokio::task::JoinSet<()>, AppError> {
-        let mut tasks = tokio::task::JoinSet::new();
+    fn start_discovery(&self, listeners: Vec<TcpListener>) -> Result<JoinSet<()>, AppError> {
+        let mut tasks = JoinSet::new();
         if !self.config.mixed_version {
             warn!(
                 "--feature-gates: UnknownVersionInteroperabilityProxy=false: nothing is rerouted, merged or steered"
             );
             return Ok(tasks);
         }
-        let own = OwnAddresses::new(
-            self.config.secure_port,
-            self.config.peer_advertise_ip,
-            self.config.peer_advertise_port,
-        );
-        let peers = Peers::new(self.steering.counters(), own);
-        let list = peers.subscribe();
-        if self.config.peers.is_empty() {
-            match own_credentials(&self.config)? {
-                Some(credentials) => {
-                    let client = own_client::client(credentials, self.config.local_source_ip)?;
-                    tasks.spawn(peers.follow_endpoint_slices(client));
-                }
-                None => {
-                    warn!("no credentials to read EndpointSlices with and no --peers: there are no peers");
-                }
-            }
-        } else {
-            tasks.spawn(peers.follow_static(self.config.peers.clone()));
-        }
+        let list = self.start_peers(&mut tasks)?;
         let identity = self.shared.names.assertion_of(&User {
             name: "system:mixed-version-proxy".to_owned(),
             groups: vec!["system:authenticated".to_owned()],
@@ -250,11 +272,19 @@ impl App {
             self.shared.local,
             self.config.discovery_interval,
             self.changed.clone(),
+            Arc::clone(&self.shared.refresh),
         );
         tasks.spawn(syncer.run(list));
         if self.steering.state().attachment == Attachment::Attached {
-            let (steering, snapshot) = (Arc::clone(&self.steering), Arc::clone(&self.shared.snapshot));
-            tasks.spawn(follow_skew(self.config.steering, steering, snapshot, self.shared.changes.clone()));
+            let follower = SkewFollower {
+                mode: self.config.steering,
+                steering: Arc::clone(&self.steering),
+                snapshot: Arc::clone(&self.shared.snapshot),
+                listeners,
+                registered: false,
+                steers: false,
+            };
+            tasks.spawn(follower.run(self.shared.changes.clone()));
         }
         Ok(tasks)
     }
@@ -315,38 +345,37 @@ fn open_steering(config: &Config) -> Result<Steering, AppError> {
     }
 }
 
-/// Steers once the local server is known, or only while there is skew.
-async fn follow_skew(
-    mode: SteeringMode,
-    steering: Arc<Steering>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    mut changes: watch::Receiver<()>,
-) {
-    let mut steers = false;
-    loop {
-        let wanted = {
-            let snapshot = snapshot.load();
-            match mode {
-                SteeringMode::Auto | SteeringMode::Always => snapshot.local_is_known(),
-                SteeringMode::OnSkew => snapshot.is_skewed(),
-                SteeringMode::Off => false,
-            }
-        };
-        if wanted != steers {
-            match steering.set_steering(wanted) {
-                Ok(()) => {
-                    steers = wanted;
-                    info!(steers, "steering");
-                }
-                Err(source) => error!(error = chain(&source), "steering not switched"),
-            }
-        }
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
     thread.join().map_err(|_| io::Error::other("a worker thread panicked"))?
+}
+
+/// Connections that can be served at once: what is configured, or what the limit on open files leaves room for. A request
+/// can need a descriptor on each side.
+fn connection_limit(config: &Config) -> usize {
+    let wanted = config.max_connections.get() as usize;
+    let files = match raise_file_limit() {
+        Ok(files) => usize::try_from(files).unwrap_or(usize::MAX),
+        Err(error) => {
+            warn!(%error, "the limit on open files is not readable");
+            return wanted;
+        }
+    };
+    let possible = (files.saturating_sub(RESERVED_FILES) / 2).max(1);
+    if possible < wanted {
+        warn!(
+            wanted,
+            possible, files, "--max-connections: the limit on open files (RLIMIT_NOFILE) allows fewer"
+        );
+    }
+    wanted.min(possible)
+}
+
+/// Descriptors for maps, listeners, logs and the proxy's own requests.
+const RESERVED_FILES: usize = 256;
+
+/// Raises the soft limit on open files to the hard one, and says what it is.
+fn raise_file_limit() -> nix::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
 }

@@ -6,9 +6,9 @@ use hyper::body::Incoming;
 
 use crate::forward::headers::PEER_PROXIED;
 use crate::forward::{Connection, Pool, RequestBody, to_origin_form};
-use crate::identity::{Assertion, TrustClass};
+use crate::identity::Assertion;
 use crate::tls::APISERVER_NAME;
-use crate::upstream::Upstream;
+use crate::upstream::{TrustClass, Upstream};
 
 /// Asks over connections of its own, asserting its identity with the front-proxy certificate.
 #[derive(Debug)]

@@ -56,6 +56,8 @@ pub struct Config {
     pub cgroup: Option<PathBuf>,
     /// Whether peers answer while the local API server cannot (`--local-failover`).
     pub local_failover: bool,
+    /// Whether a watch whose API server died goes on at another (`--watch-continuation`).
+    pub watch_continuation: bool,
     /// Address of /metrics, /livez and /readyz (`--admin-address`).
     pub admin_address: SocketAddr,
     /// How often the local server and peers are asked what they serve (`--discovery-interval`).

@@ -59,6 +59,11 @@ impl ServerSet {
         self.0 & Self::LOCAL != 0
     }
 
+    /// Whether a server is in the set.
+    pub fn contains(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+
     /// Whether nobody is in the set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -81,14 +86,18 @@ impl ServerSet {
         self.0.count_ones() as usize
     }
 
-    /// Indices of the members, beginning with the one at or after `start` and wrapping around.
-    pub fn iter_from(self, start: usize) -> impl Iterator<Item = usize> {
-        let start = u32::try_from(start % Self::CAPACITY).unwrap_or_default();
-        let mut bits = self.0.rotate_right(start);
+    /// Indices of all members, beginning with the `turn`-th (modulo their number) and wrapping around.
+    pub fn iter_from(self, turn: usize) -> impl Iterator<Item = usize> {
+        let skipped = turn.checked_rem(self.len()).unwrap_or_default();
+        self.iter().skip(skipped).chain(self.iter().take(skipped))
+    }
+
+    fn iter(self) -> impl Iterator<Item = usize> {
+        let mut bits = self.0;
         std::iter::from_fn(move || {
-            let next = bits.trailing_zeros();
+            let next = bits.trailing_zeros() as usize;
             bits &= bits.wrapping_sub(1);
-            (next < 64).then(|| ((next + start) % 64) as usize)
+            (next < Self::CAPACITY).then_some(next)
         })
     }
 }
@@ -154,8 +163,10 @@ impl Served {
 
 impl Snapshot {
     /// A snapshot of the local server and its peers. `servers[0]` is the local one; `None` is a server that never answered.
-    pub fn new(servers: &[(Upstream, Option<&Served>)]) -> Self {
-        let numbered = || servers.iter().enumerate().take(ServerSet::CAPACITY);
+    ///
+    /// While the peers are not known, a server without a name counts among those that never answered.
+    pub fn new(servers: &[(Upstream, Option<&Served>)], peers_are_known: bool) -> Self {
+        let numbered = || servers.iter().enumerate().take(ServerSet::CAPACITY - 1);
         let mut index = Index::default();
         for (number, (_, served)) in numbered() {
             for document in Document::ALL {
@@ -164,17 +175,30 @@ impl Snapshot {
                 }
             }
         }
+        let unnamed = (!peers_are_known).then_some(ServerSet::CAPACITY - 1);
+        let unknown = numbered()
+            .filter(|(_, (_, served))| served.is_none())
+            .map(|(number, _)| number)
+            .chain(unnamed)
+            .collect();
         Self {
             enabled: true,
             upstreams: servers.iter().map(|(upstream, _)| *upstream).collect(),
-            unknown: numbered()
-                .filter(|(_, (_, served))| served.is_none())
-                .map(|(number, _)| number)
-                .collect(),
+            unknown,
             index,
             core: merge::merged(servers, Document::Core),
             groups: merge::merged(servers, Document::Groups),
         }
+    }
+
+    /// A snapshot in which nothing is known yet.
+    pub fn unsynced(local: Upstream) -> Self {
+        Self::new(&[(local, None)], false)
+    }
+
+    /// Whether requests can be routed: the local server's resources are known, and which peers there are.
+    pub fn is_synced(&self) -> bool {
+        self.local_is_known() && !self.unknown.contains(ServerSet::CAPACITY - 1)
     }
 
     /// A snapshot with which every request is served locally and nothing is merged.
@@ -197,9 +221,14 @@ impl Snapshot {
         self.index.servers_of(info)
     }
 
-    /// Who serves the resource and subresource with any verb.
+    /// Who has the resource and subresource, whatever the verb.
     pub fn servers_of_any_verb(&self, info: &RequestInfo<'_>) -> ServerSet {
         self.index.servers_of(&RequestInfo { verb: "", name: Cow::Borrowed(""), ..*info })
+    }
+
+    /// Who has the resource, whatever the subresource and verb.
+    pub fn holders_of(&self, info: &RequestInfo<'_>) -> ServerSet {
+        self.index.servers_of(&RequestInfo { verb: "", subresource: "", name: Cow::Borrowed(""), ..*info })
     }
 
     /// Servers that are known to exist and never said what they serve.
@@ -209,7 +238,7 @@ impl Snapshot {
 
     /// All peers.
     pub fn all_peers(&self) -> ServerSet {
-        (1..self.upstreams.len().min(ServerSet::CAPACITY)).collect()
+        (1..self.upstreams.len().min(ServerSet::CAPACITY - 1)).collect()
     }
 
     /// The API server behind an index of a [`ServerSet`].

@@ -50,6 +50,12 @@ impl RequestError {
                 message: "no API server that serves the resource could be reached",
                 retry_after: Some(1),
             },
+            RequestError::Forward(ForwardError::Late { .. }) => Failure {
+                code: StatusCode::GATEWAY_TIMEOUT,
+                reason: "Timeout",
+                message: "the API server did not answer in time",
+                retry_after: None,
+            },
             RequestError::Forward(ForwardError::NoPeer) => Failure {
                 code: StatusCode::SERVICE_UNAVAILABLE,
                 reason: "ServiceUnavailable",
@@ -96,6 +102,7 @@ impl RequestError {
             RequestError::Identity(IdentityError::FrontProxyWithoutUser) => "front_proxy_without_user",
             RequestError::Forward(ForwardError::NotReached { .. }) => "proxy_transport",
             RequestError::Forward(ForwardError::Broken { .. }) => "upstream_broke_off",
+            RequestError::Forward(ForwardError::Late { .. }) => "timeout",
             RequestError::Forward(ForwardError::NoPeer) => "endpoint_resolution",
             RequestError::Unaccounted => "unaccounted_server",
             RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
@@ -116,25 +123,10 @@ impl RequestError {
             | RequestError::Forward(
                 ForwardError::NotReached { .. }
                 | ForwardError::Broken { .. }
+                | ForwardError::Late { .. }
                 | ForwardError::NoPeer
                 | ForwardError::ResponseTooLarge { .. },
             ) => Fault::Upstream,
         }
     }
-}
-
-/// An error and its causes on one line, for logs.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Some libraries' messages already carry their cause's.
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
 }

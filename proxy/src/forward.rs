@@ -1,17 +1,19 @@
 //! Sends a request to the API servers that may answer it, and only again when that cannot have an effect twice.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body as _;
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::account::RequestRecord;
-use crate::error::chain;
-use crate::identity::{Identity, TrustClass};
-use crate::upstream::{Role, Upstream};
+use crate::causes::chain;
+use crate::identity::Identity;
+use crate::upstream::{Role, TrustClass, Upstream};
 use crate::vitals::Vitals;
 
 pub mod body;
@@ -20,14 +22,17 @@ pub mod connect;
 pub mod headers;
 pub mod pool;
 pub mod replay;
+pub mod request;
 pub mod retry;
 pub mod splice;
 pub mod upgrade;
+pub mod watch;
 
-pub use body::{RequestBody, ResponseBody};
+pub use body::ResponseBody;
 pub use connect::{ConnectError, Connection, Dialer};
 pub use pool::Pool;
 use replay::{Replay, ReplayBody};
+pub use request::RequestBody;
 use retry::Spare;
 pub use retry::{Budget, Unanswered};
 pub use upgrade::Upgrade;
@@ -35,7 +40,7 @@ pub use upgrade::Upgrade;
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// No upstream could be reached; nothing was sent.
+    /// No upstream answered, and the request had no effect.
     #[error("no upstream could be reached")]
     NotReached {
         /// The last try.
@@ -48,6 +53,12 @@ pub enum ForwardError {
         address: SocketAddr,
         /// Cause.
         source: hyper::Error,
+    },
+    /// The upstream did not answer in time, over HTTP/1.1.
+    #[error("{address} did not answer within {} s", HEADER_PATIENCE.as_secs())]
+    Late {
+        /// Upstream.
+        address: SocketAddr,
     },
     /// The peers that serve the resource left between routing and forwarding.
     #[error("no endpoint is known for the resource")]
@@ -115,14 +126,24 @@ impl Outbound {
         Ok(Self { request, class: identity.trust_class(), upgrade, replay })
     }
 
+    /// A request without a body, made ready before, once more.
+    pub fn again(head: Request<()>, class: TrustClass) -> Self {
+        Self { request: head.map(|()| RequestBody::Empty), class, upgrade: None, replay: None }
+    }
+
+    /// A copy of the head, if there is no body and no upgrade.
+    pub fn plain_head(&self) -> Option<Request<()>> {
+        (self.replay.is_none() && self.upgrade.is_none()).then(|| retry::head_of(&self.request))
+    }
+
+    /// The class of upstream connection it may use.
+    pub fn trust_class(&self) -> TrustClass {
+        self.class
+    }
+
     /// The headers, for stages that adapt them.
     pub fn headers_mut(&mut self) -> &mut http::HeaderMap {
         self.request.headers_mut()
-    }
-
-    /// Tells the upstream that the server was chosen already (KEP-4020).
-    pub fn mark_proxied(&mut self) {
-        self.headers_mut().insert(headers::PEER_PROXIED, HeaderValue::from_static("true"));
     }
 }
 
@@ -155,6 +176,7 @@ pub async fn forward(
     means.budget.deposit();
     let mut upstream = upstreams.next().ok_or(ForwardError::NoPeer)?;
     let mut stale_tries = 0;
+    let begun = Instant::now();
     loop {
         if upstream.role == Role::Peer {
             debug!("Proxying request for {} to peer at {}", request.uri().path(), upstream.address);
@@ -162,9 +184,7 @@ pub async fn forward(
             request.headers_mut().insert(headers::PEER_PROXIED, HeaderValue::from_static("true"));
         }
         let tried = match &upgrade {
-            Some(upgrade) => {
-                upgrade::attempt(means.pool.dialer(), &upstream, class, request, upgrade, record).await
-            }
+            Some(upgrade) => upgrade::attempt(means.pool, &upstream, class, request, upgrade, record).await,
             None => attempt(means.pool, &upstream, class, request, record).await,
         };
         let unanswered = match tried {
@@ -178,8 +198,11 @@ pub async fn forward(
             }
             Err(unanswered) => unanswered,
         };
-        record.failed_at(&upstream);
-        let stale = unanswered.is_stale();
+        record.failed_at(&upstream, unanswered.kind());
+        let (stale, unsent) = (unanswered.is_stale(), unanswered.is_unsent());
+        if !stale && unanswered.blames_server() {
+            means.vitals.failed(&upstream);
+        }
         let (again, failure) = after(unanswered, upstream, spare.as_ref(), means.budget);
         debug!(error = %chain(&failure), stale, "no answer");
         request = match again {
@@ -187,18 +210,33 @@ pub async fn forward(
             None => return Err(failure),
         };
         // Connections that were open when the server went away fail one by one; that says nothing about the server now.
-        if stale && stale_tries < STALE_TRIES {
-            stale_tries += 1;
+        // The pool drops each that is found gone, so this ends with a new connection.
+        let limit = if unsent { UNSENT_TRIES } else { STALE_TRIES };
+        let try_again = stale && stale_tries < limit;
+        stale_tries += u32::from(stale);
+        if try_again && means.vitals.is_healthy(&upstream) {
             continue;
         }
-        means.vitals.failed(&upstream);
-        upstream = upstreams.next().ok_or(failure)?;
-        stale_tries = 0;
+        if stale && !try_again {
+            means.vitals.failed(&upstream);
+        }
+        match upstreams.next() {
+            Some(next) => (upstream, stale_tries) = (next, 0),
+            // A connection that was long silent leads to a server that is dead, and dialling it costs seconds more.
+            None if try_again && begun.elapsed() < LONG => {}
+            None => return Err(failure),
+        }
     }
 }
 
-/// Connections from the pool that may turn out to be gone before the upstream itself is taken to be.
+/// Tries on connections from the pool that broke off before the upstream itself is taken to be failing.
 const STALE_TRIES: u32 = 4;
+/// The same where nothing was sent: as many connections as a worker could have open to one server.
+const UNSENT_TRIES: u32 = 64;
+/// Time an HTTP/1.1 upstream has for its response header; kube-apiserver's own limit on a request is 60 s.
+const HEADER_PATIENCE: Duration = Duration::from_secs(75);
+/// A client that has waited for this long is not made to wait for a server that seems to be dead.
+const LONG: Duration = Duration::from_secs(1);
 
 /// What is left to send after a try, and what to tell the client if that is nothing.
 fn after(
@@ -211,8 +249,17 @@ fn after(
         Unanswered::Unsent { request, source, .. } => (Some(*request), ForwardError::NotReached { source }),
         Unanswered::Broken { source, .. } => {
             let again = spare.and_then(|spare| spare.again(&source, budget));
-            (again, ForwardError::Broken { address: upstream.address, source })
+            // What may be sent again by this proxy may be so by the client; it is told to.
+            let repeatable = spare.is_some_and(|spare| spare.is_repeatable(&source));
+            let address = upstream.address;
+            let failure = if repeatable {
+                ForwardError::NotReached { source: Box::new(source) }
+            } else {
+                ForwardError::Broken { address, source }
+            };
+            (again, failure)
         }
+        Unanswered::Late => (None, ForwardError::Late { address: upstream.address }),
     }
 }
 
@@ -232,7 +279,8 @@ async fn attempt(
         Connection::Http2(sender) => sender.requests.try_send_request(request).await,
         Connection::Http1(sender) => {
             to_origin_form(&mut request);
-            sender.try_send_request(request).await
+            let sent = timeout(HEADER_PATIENCE, sender.try_send_request(request)).await;
+            sent.map_err(|_| Unanswered::Late)?
         }
     };
     let response = match sent {

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::tls::ClientVerifiers;
+use crate::upstream::TrustClass;
 
 pub mod names;
 pub mod x509;
@@ -20,7 +21,7 @@ pub use names::IdentityHeaders;
 /// What the client's certificate proves, established once per connection.
 #[derive(Clone, Debug)]
 pub enum ClientCertificate {
-    /// No certificate, or one without a common name, about which the x509 authenticator has no opinion.
+    /// No certificate that any authenticator has an opinion on.
     Absent,
     /// An ordinary client: its user, as the headers that assert it.
     User(Assertion),
@@ -44,17 +45,6 @@ pub enum Identity {
     /// A token that the upstream itself authenticates.
     Bearer,
     /// Nobody.
-    Anonymous,
-}
-
-/// Upstream connections are never shared across trust classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TrustClass {
-    /// With the front-proxy client certificate; every request carries X-Remote-User.
-    Asserted,
-    /// Without a client certificate; requests carry Authorization.
-    Bearer,
-    /// Without a client certificate and without credentials.
     Anonymous,
 }
 
@@ -105,8 +95,9 @@ pub fn of_connection(
         (false, Some(Ok(Some(user)))) => {
             names.assertion_of(&user).map_or(ClientCertificate::Unverified, ClientCertificate::User)
         }
-        (false, Some(Ok(None))) => ClientCertificate::Absent,
-        (false, Some(Err(_)) | None) => ClientCertificate::Unverified,
+        // The x509 authenticator has no opinion on it, but the request-header one, where there is one, has failed.
+        (false, Some(Ok(None))) if !verifiers.knows_front_proxies() => ClientCertificate::Absent,
+        (false, Some(_) | None) => ClientCertificate::Unverified,
     }
 }
 

@@ -39,9 +39,11 @@ pub mod prober;
 pub mod upstream;
 pub mod vitals;
 
+pub mod skew;
 pub mod steering;
 
 pub mod admin;
+pub mod causes;
 pub mod error;
 pub mod metrics;
 pub mod readiness;

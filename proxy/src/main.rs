@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use mvproxy::app::{self, AppError};
+use mvproxy::causes::chain;
 use mvproxy::config::{self, Config, Invocation, Rejected};
 use mvproxy::credentials::Credentials;
 use mvproxy::logging;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         Err(rejected) => return refuse(&all_mistakes(&rejected)),
     };
     if let Err(error) = logging::init(&config) {
-        return refuse(&[one_line(&error)]);
+        return refuse(&[chain(&error)]);
     }
     let credentials = match Credentials::load(&config) {
         Ok(credentials) => credentials,
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     match run_app(config, &credentials) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mvproxy: error: {}", one_line(&error));
+            eprintln!("mvproxy: error: {}", chain(&error));
             ExitCode::from(ENVIRONMENT)
         }
     }
@@ -54,7 +55,7 @@ fn all_mistakes(rejected: &Rejected) -> Vec<String> {
         let named =
             found.iter().filter(|mistake| mistake.file().is_none_or(|file| !file.as_os_str().is_empty()));
         let more: Vec<String> =
-            named.map(|mistake| one_line(mistake)).filter(|line| !all.contains(line)).collect();
+            named.map(|mistake| chain(mistake)).filter(|line| !all.contains(line)).collect();
         all.extend(more);
     }
     all
@@ -67,20 +68,6 @@ fn refuse(mistakes: &[String]) -> ExitCode {
     ExitCode::from(CONFIGURATION)
 }
 
-fn lines<E: Error>(errors: &[E]) -> Vec<String> {
-    errors.iter().map(|error| one_line(error)).collect()
-}
-
-/// The error and its causes, each once: some libraries' errors already contain their cause's text.
-fn one_line(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
+fn lines<E: Error + 'static>(errors: &[E]) -> Vec<String> {
+    errors.iter().map(|error| chain(error)).collect()
 }

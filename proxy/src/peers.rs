@@ -14,9 +14,9 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::causes::chain;
 use crate::config::PeerAddress;
 use crate::discovery::ServerSet;
-use crate::error::chain;
 use crate::steering::PeerCounters;
 use crate::upstream::{Role, Upstream};
 
@@ -27,12 +27,13 @@ pub use own_address::OwnAddresses;
 /// How often the names of static peers are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Peers one snapshot can hold beside the local server.
-const MOST_PEERS: usize = ServerSet::CAPACITY - 1;
+const MOST_PEERS: usize = ServerSet::CAPACITY - 2;
 
 /// Publishes the list of peers and the slots they are counted in.
 #[derive(Debug)]
 pub struct Peers {
-    list: watch::Sender<Vec<Upstream>>,
+    /// `None` until it was read once.
+    list: watch::Sender<Option<Vec<Upstream>>>,
     counters: Arc<PeerCounters>,
     own: OwnAddresses,
 }
@@ -40,11 +41,11 @@ pub struct Peers {
 impl Peers {
     /// An empty list; `own` addresses never get onto it.
     pub fn new(counters: Arc<PeerCounters>, own: OwnAddresses) -> Self {
-        Self { list: watch::Sender::new(Vec::new()), counters, own }
+        Self { list: watch::Sender::new(None), counters, own }
     }
 
     /// The list, now and whenever it changes.
-    pub fn subscribe(&self) -> watch::Receiver<Vec<Upstream>> {
+    pub fn subscribe(&self) -> watch::Receiver<Option<Vec<Upstream>>> {
         self.list.subscribe()
     }
 
@@ -59,7 +60,10 @@ impl Peers {
                     Err(error) => warn!(host = peer.host, %error, "--peers: name not resolved"),
                 }
             }
-            self.publish(known.iter().flatten().copied().collect());
+            // A peer without an address is one that nothing is known of: better no list than one without it.
+            if known.iter().all(|addresses| !addresses.is_empty()) {
+                self.publish(known.iter().flatten().copied().collect());
+            }
             tokio::time::sleep(RESOLVE_INTERVAL).await;
         }
     }
@@ -84,6 +88,12 @@ impl Peers {
         }
     }
 
+    /// There is nobody to follow: the list is empty for good.
+    pub async fn follow_nobody(self) {
+        self.publish(BTreeSet::new());
+        std::future::pending::<()>().await;
+    }
+
     fn publish(&self, mut addresses: BTreeSet<SocketAddr>) {
         addresses.retain(|address| !self.own.contains(address));
         if addresses.len() > MOST_PEERS {
@@ -95,8 +105,8 @@ impl Peers {
             .map(|address| Upstream { address, role: Role::Peer, slot: self.counters.slot(address) })
             .collect();
         let changed = self.list.send_if_modified(|list| {
-            let changed = *list != upstreams;
-            list.clone_from(&upstreams);
+            let changed = list.as_ref() != Some(&upstreams);
+            *list = Some(upstreams.clone());
             changed
         });
         if changed {

@@ -18,8 +18,9 @@ use crate::vitals::Vitals;
 
 /// How often every server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A server that does not answer in this time is taken to be failing.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A server that does not answer in this time is taken to be failing; less than what PINGs need to find a dead
+/// connection, so that what waited on it is not sent there again.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The writer of [`Vitals`] that acts without being asked.
 #[derive(Debug)]
@@ -37,19 +38,20 @@ impl Prober {
     }
 
     /// Runs until the peer list's sender is gone. A server that hangs delays no other's probe.
-    pub async fn run(self, peers: watch::Receiver<Vec<Upstream>>) {
+    pub async fn run(self, peers: watch::Receiver<Option<Vec<Upstream>>>) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probes = JoinSet::new();
         while peers.has_changed().is_ok() {
             ticks.tick().await;
             let servers: Vec<Upstream> =
-                std::iter::once(self.local).chain(peers.borrow().iter().copied()).collect();
+                std::iter::once(self.local).chain(peers.borrow().iter().flatten().copied()).collect();
             self.read_round_trips(&servers);
-            let mut probes = JoinSet::new();
             for upstream in servers {
                 probes.spawn(probe(Arc::clone(&self.asker), Arc::clone(&self.vitals), upstream));
             }
-            probes.join_all().await;
+            // Those of a round before may still run; they end by themselves.
+            while probes.try_join_next().is_some() {}
         }
     }
 
@@ -66,13 +68,14 @@ impl Prober {
 
 async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
     let was_healthy = vitals.is_healthy(&upstream);
-    match timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
-        Ok(Ok(response)) => {
-            // A server that refuses to say whether it is ready does answer: only its own "no" counts.
-            vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
-            vitals.answered(&upstream);
-        }
-        Ok(Err(_)) | Err(_) => vitals.failed(&upstream),
+    if let Ok(Ok(response)) = timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
+        // A server that refuses to say whether it is ready does answer: only its own "no" counts.
+        vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
+        vitals.answered(&upstream);
+    } else {
+        // Until it answers a probe: a server that hangs costs every request that tries it seconds.
+        vitals.set_ready(&upstream, false);
+        vitals.failed(&upstream);
     }
     let is_healthy = vitals.is_healthy(&upstream);
     if was_healthy != is_healthy {

@@ -44,7 +44,7 @@ impl Readiness {
     /// Whether the local API server's resources are known, so that requests can be routed.
     pub fn is_ready(&self) -> bool {
         let snapshot = self.snapshot.load();
-        !snapshot.enabled() || snapshot.local_is_known()
+        !snapshot.enabled() || snapshot.is_synced()
     }
 
     /// The proxy's lines of a verbose answer. Reasons are for the admin address: kube-apiserver withholds them too, since
@@ -52,7 +52,7 @@ impl Readiness {
     pub fn lines(&self, audience: Audience) -> String {
         let mut lines = String::new();
         let verdict = if self.is_ready() { "[+]" } else { "[-]" };
-        let outcome = if self.is_ready() { "ok" } else { "failed: local discovery is not synced" };
+        let outcome = if self.is_ready() { "ok" } else { "failed: discovery is not synced" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
         if self.steering_is_wanted {
@@ -86,6 +86,10 @@ impl Readiness {
                 Err(_) => Bytes::from_static(b"the API server's answer is too long to show\n"),
             },
         };
+        if text.is_empty() {
+            // To HEAD; the length it announces is that of the API server's own text.
+            return Ok(Response::from_parts(parts, ResponseBody::empty()));
+        }
         let text = self.insert_into(text);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
         Ok(Response::from_parts(parts, ResponseBody::full(text)))

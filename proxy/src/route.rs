@@ -92,11 +92,20 @@ fn route_resource(info: &RequestInfo<'_>, snapshot: &Snapshot) -> Route {
     if !servers.is_empty() {
         return Route::Peers(servers);
     }
-    let unknown = snapshot.unknown();
-    if unknown.is_empty() || snapshot.servers_of_any_verb(info).has_local() {
+    // Whoever has the subresource words what is wrong with the verb; once every server is accounted for, whoever has the
+    // resource words what is wrong with the subresource.
+    let any_verb = snapshot.servers_of_any_verb(info);
+    if any_verb.is_empty() && !snapshot.unknown().is_empty() {
+        return Route::Unavailable(snapshot.unknown());
+    }
+    let holders = if any_verb.is_empty() { snapshot.holders_of(info) } else { any_verb };
+    if holders.is_empty() {
         return Route::Local { reason: LocalReason::ServedByNobody, stand_ins: snapshot.all_peers() };
     }
-    Route::Unavailable(unknown)
+    if holders.has_local() {
+        return Route::Local { reason: LocalReason::ServedByNobody, stand_ins: holders.peers() };
+    }
+    Route::Peers(holders)
 }
 
 fn only_local(reason: LocalReason) -> Route {

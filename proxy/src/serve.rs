@@ -5,28 +5,30 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::watch::Receiver;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
+use crate::causes::chain;
 use crate::classify::{self, RequestInfo, classify};
-use crate::discovery::{self, ServerSet, Snapshot};
-use crate::error::{RequestError, chain};
-use crate::forward::choose::Chooser;
+use crate::discovery::{self, Snapshot};
+use crate::error::RequestError;
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
-use crate::forward::{self, Budget, ForwardError, Means, Outbound, Pool, ResponseBody};
+use crate::forward::{self, Budget, ForwardError, Outbound, Pool, ResponseBody};
 use crate::identity::{self, ClientCertificate, IdentityHeaders, identify};
 use crate::limits::Sources;
 use crate::metrics::Metrics;
@@ -36,6 +38,12 @@ use crate::tls::TlsContext;
 use crate::tls::handshake::{Handshake, Session, handshake};
 use crate::upstream::Upstream;
 use crate::vitals::Vitals;
+
+mod deliver;
+mod watch;
+
+use deliver::deliver;
+use watch::Watch;
 
 /// What all workers share and only read.
 #[derive(Debug)]
@@ -56,10 +64,14 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// Whether peers answer while the local API server cannot be reached (`--local-failover`).
     pub local_failover: bool,
+    /// Whether a watch whose upstream died goes on at another server (`--watch-continuation`).
+    pub watch_continuation: bool,
     /// Connections by source.
     pub sources: Arc<Sources>,
+    /// Asks for the local server's documents to be fetched at once.
+    pub refresh: Arc<Notify>,
     /// Tells that the snapshot was replaced.
-    pub changes: watch::Receiver<()>,
+    pub changes: Receiver<()>,
     /// Cancelled when the process drains.
     pub drain: CancellationToken,
 }
@@ -85,14 +97,22 @@ struct Client {
     worker: Arc<Worker>,
     address: IpAddr,
     certificate: ClientCertificate,
+    /// Whether a first request came.
+    served: AtomicBool,
 }
 
 /// Streams a client may have open on one HTTP/2 connection: kube-apiserver's own limit.
 const STREAMS_PER_CLIENT: u32 = 100;
 /// kube-apiserver's limit on request headers (`MaxHeaderBytes`).
 const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
-/// kube-apiserver's limit on the time they may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// Time a client has for its first request (kube-apiserver's limit on reading headers).
+const FIRST_REQUEST: Duration = Duration::from_secs(32);
+/// Time an HTTP/1.1 client has for each further one. hyper's timer runs between requests too, and kube-apiserver keeps idle
+/// connections for 90 s: client-go counts on that.
+const NEXT_REQUEST: Duration = Duration::from_secs(90);
+/// Windows of clients' request bodies; all streams of a connection can have a full one, so that one that is not taken does
+/// not stall the others.
+const UPLOAD_WINDOW: u32 = 256 * 1024;
 /// As client-go does from its side.
 const CLIENT_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
@@ -118,9 +138,11 @@ pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
 async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, tls: &TlsContext) {
     let shared = Arc::clone(&worker.shared);
     let certificate = identity::of_connection(session.certificates.as_deref(), &tls.clients, &shared.names);
-    let client = Arc::new(Client { worker, address, certificate });
-    let service = service_fn(move |request| {
+    let client = Arc::new(Client { worker, address, certificate, served: AtomicBool::new(false) });
+    let life = Life { drain: &shared.drain, served: &client.served };
+    let service = service_fn(|request| {
         let client = Arc::clone(&client);
+        client.served.store(true, Ordering::Relaxed);
         async move { Ok::<_, Infallible>(serve_request(&client, request).await) }
     });
     let io = TokioIo::new(session.io);
@@ -130,57 +152,88 @@ async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, t
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CLIENT)
             .max_header_list_size(HEADER_LIST_LIMIT)
+            .initial_stream_window_size(UPLOAD_WINDOW)
+            .initial_connection_window_size(STREAMS_PER_CLIENT * UPLOAD_WINDOW)
             .keep_alive_interval(interval)
             .keep_alive_timeout(patience)
             .serve_connection(io, service);
-        until_drained(connection, &shared.drain, http2::Connection::graceful_shutdown).await
+        life.of(connection, http2::Connection::graceful_shutdown).await
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            .header_read_timeout(NEXT_REQUEST)
             .max_headers(MAX_HEADERS)
             .max_buf_size(HEADER_LIST_LIMIT as usize)
             .serve_connection(io, service)
             .with_upgrades();
-        until_drained(connection, &shared.drain, http1::UpgradeableConnection::graceful_shutdown).await
+        life.of(connection, http1::UpgradeableConnection::graceful_shutdown).await
     };
     if let Err(error) = ended {
         debug!(client = %address, %error, "client connection ended");
     }
 }
 
-/// Runs a connection; when the process drains, tells the client to open no more requests and lets the open ones end.
-async fn until_drained<C>(
-    connection: C,
-    drain: &CancellationToken,
-    shut_down: impl FnOnce(Pin<&mut C>),
-) -> Result<(), hyper::Error>
-where
-    C: Future<Output = Result<(), hyper::Error>>,
-{
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.cancelled() => shut_down(connection.as_mut()),
-    }
-    connection.await
+/// What ends a connection beside its client.
+struct Life<'a> {
+    drain: &'a CancellationToken,
+    served: &'a AtomicBool,
 }
 
+impl Life<'_> {
+    /// Runs a connection. A client that asks for nothing is left; when the process drains, clients are told to open no more
+    /// requests and the open ones end.
+    async fn of<C>(self, connection: C, shut_down: impl FnOnce(Pin<&mut C>)) -> Result<(), hyper::Error>
+    where
+        C: Future<Output = Result<(), hyper::Error>>,
+    {
+        let mut connection = pin!(connection);
+        let was_served = || self.served.load(Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            () = self.drain.cancelled() => {}
+            () = sleep(FIRST_REQUEST), if !was_served() => {
+                if !was_served() {
+                    return Ok(());
+                }
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => return ended,
+                    () = self.drain.cancelled() => {}
+                }
+            }
+        }
+        if !was_served() {
+            // It was taken off the queue a moment ago: its first request is on the way.
+            if let Ok(ended) = timeout(LAST_FIRST_REQUEST, connection.as_mut()).await {
+                return ended;
+            }
+        }
+        shut_down(connection.as_mut());
+        connection.await
+    }
+}
+
+/// Time a connection from the queue has for its first request while the process drains.
+const LAST_FIRST_REQUEST: Duration = Duration::from_millis(500);
+
 /// Answers one request; every way out writes a response and closes exactly one record.
-async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let shared = &client.worker.shared;
-    let uri = request.uri().clone();
-    let mut record = client.worker.accounts.open(request.method().clone(), uri.clone());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut record = client.worker.accounts.open(method.clone(), uri.clone());
     let path = classify::decode_path(uri.path());
     // A path that cannot be classified goes to the API server, which answers it with its own 500.
-    let info = classify(request.method(), &path, uri.query()).ok();
+    let info = classify(&method, &path, uri.query()).ok();
 
     let mut response = match answer(client, request, info.as_ref(), &mut record).await {
         Ok(response) => response,
         Err(error) => {
             debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
             shared.metrics.request_failed(&error);
-            error.failure().into_response()
+            let response = error.failure().into_response().map(ResponseBody::own);
+            // Over HTTP/2 hyper sends what it is given, and a body in answer to HEAD breaks the stream.
+            if method == Method::HEAD { response.map(|_| ResponseBody::empty()) } else { response }
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -191,68 +244,42 @@ async fn serve_request(client: &Client, request: Request<Incoming>) -> Response<
 }
 
 async fn answer(
-    client: &Client,
+    client: &Arc<Client>,
     mut request: Request<Incoming>,
     info: Option<&RequestInfo<'_>>,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, RequestError> {
-    let Worker { shared, pool, budget, turn, .. } = &*client.worker;
+    let worker = &client.worker;
+    let shared = &worker.shared;
     let identity = identify(&client.certificate, request.headers(), &shared.names)?;
     let snapshot = shared.snapshot.load_full();
-    let path_and_query = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
+    let target = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
-        about_this_server: is_about_this_server(path_and_query.path()),
-        discovery: discovery::accept::merged_document(
-            request.method(),
-            path_and_query.path(),
-            request.headers(),
-        ),
+        about_this_server: is_about_this_server(&classify::decode_path(target.path())),
+        discovery: discovery::accept::merged_document(request.method(), target.path(), request.headers()),
     };
     let decision = route(info, marks, &snapshot);
     if marks.already_proxied {
         // Exactly the value that keeps a built-in proxy behind this one from sending it on.
         request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
-    let mut outbound = Outbound::new(
-        request,
-        &identity,
-        &shared.names,
-        client.address,
-        client.certificate.is_front_proxy(),
-    )?;
-    let means = Means { pool, budget, vitals: &shared.vitals };
-    let chooser =
-        Chooser { snapshot: &snapshot, vitals: &shared.vitals, turn: turn.fetch_add(1, Ordering::Relaxed) };
-    let allowed = |stand_ins| if shared.local_failover { stand_ins } else { ServerSet::default() };
+    let is_front_proxy = client.certificate.is_front_proxy();
+    let outbound = Outbound::new(request, &identity, &shared.names, client.address, is_front_proxy)?;
+    let watch = info.and_then(|info| Watch::of(info, &outbound, shared.watch_continuation));
 
-    match decision {
-        Route::Local { stand_ins, .. } => {
-            let servers = chooser.local_or(shared.local, allowed(stand_ins));
-            let response = forward::forward(means, servers, outbound, record).await?;
-            if !asks_for_list(path_and_query.path(), path_and_query.query()) {
-                return Ok(response);
-            }
-            let broken = |source| ForwardError::Broken { address: shared.local.address, source };
-            Ok(shared.readiness.add_to(response).await.map_err(broken)?)
-        }
-        Route::Discovery { document, stand_ins } => {
-            let merged = snapshot.merged(document).ok_or(ForwardError::NoPeer)?;
-            let condition = discovery::answer::ask_local(&mut outbound, merged);
-            let servers = chooser.local_or(shared.local, allowed(stand_ins));
-            let local = forward::forward(means, servers, outbound, record).await?;
-            Ok(discovery::answer::from_local(local, merged, &condition))
-        }
-        Route::Peers(servers) => {
-            let result = forward::forward(means, chooser.peers(servers), outbound, record)
-                .await
-                .map_err(RequestError::from);
-            if let Some(info) = info {
-                let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
-                shared.metrics.rerouted(code.as_u16(), info);
-            }
-            result
-        }
-        Route::Unavailable(_) => Err(RequestError::Unaccounted),
+    let result = deliver(worker, decision, &snapshot, outbound, record).await;
+    if let (Route::Peers(_), Some(info)) = (decision, info) {
+        let code = result.as_ref().map_or_else(|error| error.failure().code, Response::status);
+        shared.metrics.rerouted(code.as_u16(), info);
     }
+    let response = result?;
+    if let Some(watch) = watch {
+        return Ok(watch.follow(worker, response));
+    }
+    if asks_for_list(target.path(), target.query()) {
+        let broken = |source| ForwardError::Broken { address: shared.local.address, source };
+        return Ok(shared.readiness.add_to(response).await.map_err(broken)?);
+    }
+    Ok(response)
 }

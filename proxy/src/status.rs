@@ -1,11 +1,10 @@
 //! Builds the `metav1.Status` answers that the proxy itself gives.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
 use serde::Serialize;
-
-use crate::forward::ResponseBody;
 
 /// One failure as kube-apiserver words it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ struct Details {
 
 impl Failure {
     /// The JSON answer with the headers kube-apiserver sets on its own failures.
-    pub fn into_response(self) -> Response<ResponseBody> {
+    pub fn into_response(self) -> Response<Full<Bytes>> {
         let status = Object {
             kind: "Status",
             api_version: "v1",
@@ -56,10 +55,14 @@ impl Failure {
             details: self.retry_after.map(|retry_after_seconds| Details { retry_after_seconds }),
             code: self.code.as_u16(),
         };
-        let body = serde_json::to_vec(&status).expect("a struct of strings and numbers serialises");
-        let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
+        let mut body = serde_json::to_vec(&status).expect("a struct of strings and numbers serialises");
+        // Go's encoder ends with a newline.
+        body.push(b'\n');
+        let length = body.len();
+        let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         if let Some(seconds) = self.retry_after {

@@ -32,8 +32,8 @@ pub use heartbeat::Heartbeat;
 pub use kernel::object;
 pub use state::{Attachment, PeerOps, SteeringState};
 
+use crate::causes::chain;
 use heartbeat::Heartbeats;
-use kernel::with_sources;
 use maps::SteerMaps;
 use pins::{PinDir, STEER_LINK};
 
@@ -245,5 +245,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Reports what only costs a number on a page, or a slot that empties itself.
 fn logged<T>(result: Result<T, SteeringError>) -> Option<T> {
-    result.inspect_err(|error| tracing::warn!(error = with_sources(error), "steering")).ok()
+    result.inspect_err(|error| tracing::warn!(error = chain(error), "steering")).ok()
 }

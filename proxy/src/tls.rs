@@ -16,7 +16,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::credentials::Credentials;
-use crate::identity::TrustClass;
+use crate::upstream::TrustClass;
 
 pub mod handshake;
 
@@ -196,6 +196,11 @@ impl ClientVerifiers {
     /// Whether the certificate is an ordinary client's: chain, validity and clientAuth usage.
     pub fn is_client(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         self.client.verify_client_cert(leaf, chain, now).is_ok()
+    }
+
+    /// Whether there is a CA for front proxies, and so a request-header authenticator.
+    pub fn knows_front_proxies(&self) -> bool {
+        self.front_proxy.is_some()
     }
 
     /// Whether the certificate is a front proxy's; its name is not looked at.

@@ -14,7 +14,7 @@ pub enum Role {
 }
 
 /// One API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
     /// Where it listens.
     pub address: SocketAddr,
@@ -22,4 +22,15 @@ pub struct Upstream {
     pub role: Role,
     /// Its place in the counter maps.
     pub slot: PeerSlot,
+}
+
+/// Upstream connections are never shared across trust classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrustClass {
+    /// With the front-proxy client certificate; every request carries X-Remote-User.
+    Asserted,
+    /// Without a client certificate; requests carry Authorization.
+    Bearer,
+    /// Without a client certificate and without credentials.
+    Anonymous,
 }

@@ -1,6 +1,6 @@
 //! Talks to a server over one TLS connection, HTTP/1.1 or HTTP/2, with or without a client certificate.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,7 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -38,6 +38,8 @@ pub enum Trust {
 pub struct ClientOptions {
     /// Where to.
     pub address: SocketAddr,
+    /// Where from; the kernel chooses when absent.
+    pub source: Option<IpAddr>,
     /// Name in the `ClientHello` and in the server's certificate.
     pub server_name: String,
     /// Which server is believed.
@@ -51,13 +53,26 @@ pub struct ClientOptions {
 impl ClientOptions {
     /// HTTP/1.1 to the server named `kubernetes`, without a client certificate.
     pub fn new(address: SocketAddr, trust: Trust) -> Self {
-        Self { address, server_name: "kubernetes".to_owned(), trust, identity: None, http2: false }
+        Self {
+            address,
+            source: None,
+            server_name: "kubernetes".to_owned(),
+            trust,
+            identity: None,
+            http2: false,
+        }
     }
 
     /// The same with a client certificate.
     #[must_use]
     pub fn with_identity(self, identity: &Identity) -> Self {
         Self { identity: Some(identity.clone()), ..self }
+    }
+
+    /// The same from a source address.
+    #[must_use]
+    pub fn from_source(self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// The same over HTTP/2.
@@ -220,9 +235,7 @@ impl SharedClient {
 /// # Errors
 /// When the server cannot be reached or believed, or does not agree to the protocol.
 pub async fn connect_tls(options: &ClientOptions) -> Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(options.address)
-        .await
-        .with_context(|| format!("cannot reach {}", options.address))?;
+    let stream = connect_tcp(options).await.with_context(|| format!("cannot reach {}", options.address))?;
     stream.set_nodelay(true)?;
     let connector = TlsConnector::from(Arc::new(config(options)?));
     let name = ServerName::try_from(options.server_name.clone())?;
@@ -230,6 +243,14 @@ pub async fn connect_tls(options: &ClientOptions) -> Result<TlsStream<TcpStream>
     let agreed = stream.get_ref().1.alpn_protocol();
     ensure!(!options.http2 || agreed == Some(b"h2"), "the server does not speak HTTP/2 but {agreed:?}");
     Ok(stream)
+}
+
+async fn connect_tcp(options: &ClientOptions) -> std::io::Result<TcpStream> {
+    let socket = if options.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = options.source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    socket.connect(options.address).await
 }
 
 fn config(options: &ClientOptions) -> Result<ClientConfig> {

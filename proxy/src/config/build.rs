@@ -37,6 +37,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         discovery_interval: read.one("discovery-interval", values::interval).unwrap_or(DISCOVERY_INTERVAL),
         mixed_version: read.gate().unwrap_or(true),
         local_failover: read.one("local-failover", values::boolean).unwrap_or(true),
+        watch_continuation: read.one("watch-continuation", values::boolean).unwrap_or(true),
         admin_address: read.one("admin-address", values::listen_address).unwrap_or(ADMIN_ADDRESS),
         max_connections: read.one("max-connections", values::connections).unwrap_or(MAX_CONNECTIONS),
         max_connections_per_source: read

@@ -173,6 +173,10 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("local-failover", "BOOL", PEERS)
     },
     FlagSpec {
+        help: "true|false: a watch whose API server died goes on at another one, unseen by the client [default: true]",
+        ..one("watch-continuation", "BOOL", PEERS)
+    },
+    FlagSpec {
         help: "Where /metrics, /livez and /readyz are served, plain HTTP [default: 127.0.0.1:9643]",
         ..one("admin-address", "IP:PORT", SEEN)
     },

@@ -30,6 +30,13 @@ pub fn ask_local(outbound: &mut Outbound, merged: &Merged) -> Condition {
     condition
 }
 
+/// Whether the local server has another document than the one that was merged.
+pub fn is_news(local: &Response<ResponseBody>, merged: &Merged) -> bool {
+    local.status() == StatusCode::OK
+        && is_aggregated(local.headers())
+        && local.headers().get(ETAG) != merged.local_etag.as_ref()
+}
+
 /// Puts the merged document into the local server's answer; a refusal or failure is passed on as it is.
 pub fn from_local(
     local: Response<ResponseBody>,

@@ -1,4 +1,4 @@
-//! Bodies that pass through: never collected, and accounted for when they end.
+//! Carries responses through: never collected, and accounted for when they end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,17 +9,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::pool::StreamGuard;
-use super::replay::ReplayBody;
+use super::watch::{Encoding, Resume, WatchBody};
 use crate::account::RequestRecord;
-
-/// A request's body on its way to an upstream.
-#[derive(Debug)]
-pub enum RequestBody {
-    /// The client's, streamed.
-    Client(ReplayBody),
-    /// None.
-    Empty,
-}
 
 /// A response's body on its way to a client.
 #[derive(Debug)]
@@ -33,12 +24,18 @@ pub struct ResponseBody {
 enum Source {
     Own(Full<Bytes>),
     Upstream { body: Incoming, guard: Option<StreamGuard> },
+    Watch(Box<WatchBody>),
 }
 
 impl ResponseBody {
     /// A body the proxy made itself.
     pub fn full(bytes: Bytes) -> Self {
-        Self { source: Source::Own(Full::new(bytes)), record: None }
+        Self::own(Full::new(bytes))
+    }
+
+    /// The body of an answer that is whole in memory.
+    pub fn own(body: Full<Bytes>) -> Self {
+        Self { source: Source::Own(body), record: None }
     }
 
     /// A body without content.
@@ -51,6 +48,26 @@ impl ResponseBody {
         let mut this = Self { source: Source::Upstream { body, guard }, record: None };
         this.note_end();
         this
+    }
+
+    /// The same body as a watch that goes on elsewhere when its upstream dies; see [`WatchBody::new`].
+    #[must_use]
+    pub fn followed(self, encoding: Encoding, from: Option<String>, resume: Resume) -> Self {
+        let source = match self.source {
+            Source::Upstream { body, guard } => {
+                Source::Watch(Box::new(WatchBody::new(body, guard, encoding, from, resume)))
+            }
+            source => source,
+        };
+        Self { source, record: self.record }
+    }
+
+    /// Takes an upstream's body out again, with its place on the pooled connection.
+    pub fn into_upstream(self) -> Option<(Incoming, Option<StreamGuard>)> {
+        match self.source {
+            Source::Upstream { body, guard } => Some((body, guard)),
+            Source::Own(_) | Source::Watch(_) => None,
+        }
     }
 
     /// Ties the request's record to the end of this body.
@@ -69,7 +86,12 @@ impl ResponseBody {
     }
 
     fn ended(&mut self) {
-        if let Source::Upstream { guard: Some(guard), .. } = &mut self.source {
+        let guard = match &mut self.source {
+            Source::Upstream { guard, .. } => guard.as_mut(),
+            Source::Watch(watch) => watch.guard_mut(),
+            Source::Own(_) => None,
+        };
+        if let Some(guard) = guard {
             guard.finished();
         }
         if let Some(record) = &mut self.record {
@@ -90,6 +112,7 @@ impl Body for ResponseBody {
         let polled = match &mut this.source {
             Source::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Source::Upstream { body, .. } => Pin::new(body).poll_frame(cx),
+            Source::Watch(watch) => watch.poll_frame(cx),
         };
         match &polled {
             Poll::Ready(Some(Ok(_))) => this.note_end(),
@@ -108,6 +131,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(body) => body.is_end_stream(),
             Source::Upstream { body, .. } => body.is_end_stream(),
+            Source::Watch(watch) => watch.is_end_stream(),
         }
     }
 
@@ -115,35 +139,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(body) => body.size_hint(),
             Source::Upstream { body, .. } => body.size_hint(),
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            RequestBody::Client(body) => Pin::new(body).poll_frame(cx),
-            RequestBody::Empty => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            RequestBody::Client(body) => body.is_end_stream(),
-            RequestBody::Empty => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            RequestBody::Client(body) => body.size_hint(),
-            RequestBody::Empty => SizeHint::with_exact(0),
+            Source::Watch(_) => SizeHint::default(),
         }
     }
 }

@@ -89,7 +89,7 @@ mod tests {
             })
             .collect();
         let servers: Vec<_> = upstreams.iter().map(|upstream| (*upstream, None)).collect();
-        (Snapshot::new(&servers), upstreams)
+        (Snapshot::new(&servers, true), upstreams)
     }
 
     fn ports(candidates: Candidates<'_>) -> Vec<u16> {
@@ -102,12 +102,12 @@ mod tests {
         let vitals = std::sync::Arc::new(Vitals::default());
         let all = snapshot.all_peers();
         let chooser = |turn| Chooser { snapshot: &snapshot, vitals: &vitals, turn };
-        assert_eq!(ports(chooser(1).peers(all)), [1, 2, 3]);
-        assert_eq!(ports(chooser(3).peers(all)), [3, 1, 2]);
+        assert_eq!(ports(chooser(1).peers(all)), [2, 3, 1]);
+        assert_eq!(ports(chooser(2).peers(all)), [3, 1, 2]);
         let _busy = vitals.begin(&upstreams[1]);
-        assert_eq!(ports(chooser(1).peers(all)), [2, 1, 3]);
+        assert_eq!(ports(chooser(0).peers(all)), [2, 1, 3]);
         vitals.set_srtt_us(&upstreams[2], 50_000);
-        assert_eq!(ports(chooser(1).peers(all)), [1, 2, 3]);
+        assert_eq!(ports(chooser(0).peers(all)), [1, 2, 3]);
     }
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
         let (snapshot, upstreams) = cluster();
         let vitals = Vitals::default();
         let all = snapshot.all_peers();
-        let chooser = Chooser { snapshot: &snapshot, vitals: &vitals, turn: 1 };
+        let chooser = Chooser { snapshot: &snapshot, vitals: &vitals, turn: 0 };
         vitals.failed(&upstreams[1]);
         assert_eq!(ports(chooser.peers(all)), [2, 3, 1]);
         vitals.set_ready(&upstreams[2], false);
@@ -130,7 +130,7 @@ mod tests {
         let (snapshot, upstreams) = cluster();
         let vitals = Vitals::default();
         let local = upstreams[0];
-        let chooser = Chooser { snapshot: &snapshot, vitals: &vitals, turn: 1 };
+        let chooser = Chooser { snapshot: &snapshot, vitals: &vitals, turn: 0 };
         let some: ServerSet = [1, 2].into_iter().collect();
         assert_eq!(ports(chooser.local_or(local, some)), [0, 1, 2]);
         vitals.set_ready(&local, false);

@@ -19,24 +19,25 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-use super::body::RequestBody;
+use super::request::RequestBody;
 use crate::accept::tune;
-use crate::identity::TrustClass;
 use crate::tls::{APISERVER_NAME, TlsContext};
-use crate::upstream::{Role, Upstream};
+use crate::upstream::{Role, TrustClass, Upstream};
 
 /// Time for TCP to connect; a peer that needs longer is passed over.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the TLS handshake on top of that.
 const TLS_TIMEOUT: Duration = Duration::from_secs(3);
-/// HTTP/2 PINGs to peers: a dead one is noticed in seconds, not in the 45 s of Go's defaults.
-const PEER_PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+/// HTTP/2 PINGs to peers: pause and patience. A dead one is noticed in 4 s, not in the 45 s of Go's defaults; a busy one
+/// that stalls for less keeps its watches.
+const PEER_PING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 /// The local server shares this node's CPUs and may be slow to answer a PING; its death shows as a reset at once.
-const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
 /// kube-apiserver's own limit (`MaxHeaderBytes`); OIDC tokens and impersonation exceed hyper's 16 KiB.
 const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// All streams of a connection can have a full window unread: clients that do not read must not stall those that do.
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
 /// Why no connection came about. Nothing of any request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,9 @@ pub enum ConnectError {
         /// Cause.
         source: hyper::Error,
     },
+    /// The connection that this request waited for failed.
+    #[error(transparent)]
+    Shared(Arc<ConnectError>),
     /// It took too long.
     #[error("{address} did not answer in time")]
     TimedOut {

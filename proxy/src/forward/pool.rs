@@ -7,15 +7,16 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use hyper::client::conn::http1;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::body::RequestBody;
 use super::connect::{ConnectError, Connection, Dialer, Http2Sender};
-use crate::error::chain;
-use crate::identity::TrustClass;
-use crate::upstream::{Role, Upstream};
+use super::request::RequestBody;
+use crate::causes::chain;
+use crate::upstream::{Role, TrustClass, Upstream};
 
 /// Share of the streams a server allows that the proxy uses: a request beyond the limit would wait for a watch to end.
 /// kube-apiserver allows 100.
@@ -30,6 +31,7 @@ const IDLE_HTTP1: usize = 8;
 pub struct Pool {
     dialer: Dialer,
     groups: Mutex<HashMap<Key, Arc<Group>>>,
+    upgraded: TaskTracker,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,8 +46,9 @@ struct Key {
 struct Group {
     http2: Mutex<Vec<Multiplexed>>,
     http1: Mutex<Vec<http1::SendRequest<RequestBody>>>,
-    /// One dial at a time: a burst of requests then shares the connections that come about.
+    /// One dial at a time: a burst of requests then shares the connections that come about, or the failure.
     dialing: tokio::sync::Mutex<()>,
+    last_failure: Mutex<Option<(Instant, Arc<ConnectError>)>>,
 }
 
 #[derive(Debug)]
@@ -78,12 +81,17 @@ enum Hold {
 impl Pool {
     /// An empty pool.
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, groups: Mutex::default() }
+        Self { dialer, groups: Mutex::default(), upgraded: TaskTracker::new() }
     }
 
     /// The dialer, for connections that are not pooled.
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// Connections that were upgraded and joined: they outlive their clients' HTTP.
+    pub fn upgraded(&self) -> &TaskTracker {
+        &self.upgraded
     }
 
     /// Takes a place on a connection, opening one where none has room.
@@ -98,11 +106,22 @@ impl Pool {
             }
             return Ok(lease);
         }
+        if class == TrustClass::Anonymous {
+            // HTTP/1.1: nobody can share the connection, so nobody waits for it.
+            return Ok(Group::add(&group, self.dialer.connect(upstream, class).await?));
+        }
+        let asked = Instant::now();
         let _dialing = group.dialing.lock().await;
         if let Some(lease) = Group::existing(&group) {
             return Ok(lease);
         }
-        Ok(Group::add(&group, self.dialer.connect(upstream, class).await?))
+        if let Some(error) = group.failure_since(asked) {
+            return Err(ConnectError::Shared(error));
+        }
+        match self.dialer.connect(upstream, class).await {
+            Ok(connection) => Ok(Group::add(&group, connection)),
+            Err(error) => Err(ConnectError::Shared(group.failed(error))),
+        }
     }
 
     /// Opens a connection before the first request needs it.
@@ -157,6 +176,18 @@ impl Group {
         None
     }
 
+    /// Why the last dial failed, if that was after a moment.
+    fn failure_since(&self, moment: Instant) -> Option<Arc<ConnectError>> {
+        let failure = lock(&self.last_failure);
+        failure.as_ref().filter(|(at, _)| *at > moment).map(|(_, error)| Arc::clone(error))
+    }
+
+    fn failed(&self, error: ConnectError) -> Arc<ConnectError> {
+        let error = Arc::new(error);
+        *lock(&self.last_failure) = Some((Instant::now(), Arc::clone(&error)));
+        error
+    }
+
     /// Requests that open HTTP/2 connections can still take.
     fn places(&self) -> usize {
         lock(&self.http2).iter().map(Multiplexed::places).sum()
@@ -189,9 +220,7 @@ impl Group {
 impl Multiplexed {
     /// Requests it can still take.
     fn places(&self) -> usize {
-        let (part, whole) = USED_STREAMS;
-        let usable = (self.sender.allowed_streams() * part / whole).max(1);
-        usable.saturating_sub(self.streams.load(Ordering::Relaxed))
+        usable(self.sender.allowed_streams()).saturating_sub(self.streams.load(Ordering::Relaxed))
     }
 
     fn lease(&self, reused: bool) -> Lease {
@@ -203,6 +232,15 @@ impl Multiplexed {
         }
     }
 }
+
+/// Streams that the proxy uses of those that a server allows, which may be any number.
+fn usable(allowed: usize) -> usize {
+    let (part, whole) = USED_STREAMS;
+    (allowed.min(MOST_STREAMS) * part / whole).max(1)
+}
+
+/// Stands for no limit, in a number that can be reckoned with.
+const MOST_STREAMS: usize = 1 << 20;
 
 impl Lease {
     /// Returns the place unused.
@@ -247,4 +285,15 @@ impl Drop for StreamGuard {
 /// Locks data that is whole at every moment, so that a panic elsewhere does not make it unusable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_streams_are_used_whatever_a_server_allows() {
+        assert_eq!([0, 1, 100, 250].map(usable), [1, 1, 80, 200]);
+        assert!(usable(usize::MAX) > 100_000, "a server without a limit");
+    }
 }

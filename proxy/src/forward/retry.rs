@@ -4,11 +4,12 @@ use std::error::Error;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use http::{Method, Request, request};
+use http::{Method, Request};
 
-use super::body::RequestBody;
 use super::connect::ConnectError;
 use super::replay::Replay;
+use super::request::RequestBody;
+use crate::account::TryFailure;
 
 /// How one try ended without a response.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub enum Unanswered {
         /// Whether the connection had carried requests before.
         stale: bool,
     },
+    /// It was sent over HTTP/1.1, where no PING tells a hung server from a busy one, and no response header came in time.
+    Late,
 }
 
 impl Unanswered {
@@ -40,26 +43,54 @@ impl Unanswered {
     /// Whether another connection to the same server may do better.
     pub fn is_stale(&self) -> bool {
         match self {
-            Unanswered::Unsent { stale, .. } | Unanswered::Broken { stale, .. } => *stale,
+            Unanswered::Unsent { stale, .. } => *stale,
+            // A GOAWAY ends one connection, not the server.
+            Unanswered::Broken { stale, source } => is_unprocessed(source) || (*stale && !is_reset(source)),
+            Unanswered::Late => false,
         }
+    }
+
+    /// What it counts as.
+    pub fn kind(&self) -> TryFailure {
+        match self {
+            Unanswered::Unsent { .. } => TryFailure::NotReached,
+            Unanswered::Broken { .. } => TryFailure::Broken,
+            Unanswered::Late => TryFailure::Late,
+        }
+    }
+
+    /// Whether nothing was sent, because the connection from the pool was found gone.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Unanswered::Unsent { .. })
+    }
+
+    /// Whether it speaks against the server: one that resets a single stream is alive and has answered.
+    pub fn blames_server(&self) -> bool {
+        !matches!(self, Unanswered::Broken { source, .. } if is_reset(source))
     }
 }
 
 /// Whether the server said that it did not process the request (RFC 9113 sections 6.8 and 8.7): its stream came after the
 /// last one of a graceful GOAWAY, or was refused.
 pub fn is_unprocessed(error: &hyper::Error) -> bool {
-    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
-        return false;
-    };
+    let Some(error) = h2_error(error) else { return false };
     let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (graceful || refused)
 }
 
+fn is_reset(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(h2::Error::is_reset)
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
 /// What a request can be made of once more.
 #[derive(Debug)]
 pub struct Spare {
-    head: request::Parts,
+    head: Request<()>,
     body: Option<Replay>,
     safe: bool,
 }
@@ -67,18 +98,19 @@ pub struct Spare {
 impl Spare {
     /// Keeps the head of a request; `body` replays its body.
     pub fn of(request: &Request<RequestBody>, body: Option<Replay>) -> Self {
-        let mut head = Request::new(());
-        *head.method_mut() = request.method().clone();
-        *head.uri_mut() = request.uri().clone();
-        *head.headers_mut() = request.headers().clone();
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        Self { head: head.into_parts().0, body, safe }
+        Self { head: head_of(request), body, safe }
     }
 
-    /// The request once more, where sending it again cannot have an effect twice: the server did not process it, or it is
-    /// safe and the budget allows.
+    /// Whether sending the request again cannot have an effect twice: the server did not process it, or it is safe.
+    pub fn is_repeatable(&self, error: &hyper::Error) -> bool {
+        self.safe || is_unprocessed(error)
+    }
+
+    /// The request once more, where it is repeatable and the budget allows.
     pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
-        let allowed = is_unprocessed(error) || (self.safe && budget.withdraw());
+        // A server that resets the stream would do so again: anybody could otherwise make one request many.
+        let allowed = is_unprocessed(error) || (self.safe && !is_reset(error) && budget.withdraw());
         if !allowed {
             return None;
         }
@@ -86,8 +118,17 @@ impl Spare {
             Some(replay) => RequestBody::Client(replay.again()?),
             None => RequestBody::Empty,
         };
-        Some(Request::from_parts(self.head.clone(), body))
+        Some(self.head.clone().map(|()| body))
     }
+}
+
+/// A copy of a request's head.
+pub(super) fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 /// Bounds how much of the traffic may be second tries, so that a failing server is not hit twice as hard.

@@ -5,14 +5,15 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
+use tokio::time::timeout;
 use tracing::debug;
 
-use super::body::{RequestBody, ResponseBody};
-use super::connect::Dialer;
-use super::{Unanswered, to_origin_form};
+use super::body::ResponseBody;
+use super::pool::Pool;
+use super::request::RequestBody;
+use super::{HEADER_PATIENCE, Unanswered, to_origin_form};
 use crate::account::RequestRecord;
-use crate::identity::TrustClass;
-use crate::upstream::Upstream;
+use crate::upstream::{TrustClass, Upstream};
 
 /// An upgrade the client asks for.
 #[derive(Clone, Debug)]
@@ -28,14 +29,14 @@ pub struct Upgrade {
 /// # Errors
 /// See [`Unanswered`]; once sent, an upgrade is never sent again.
 pub async fn attempt(
-    dialer: &Dialer,
+    pool: &Pool,
     upstream: &Upstream,
     class: TrustClass,
     mut request: Request<RequestBody>,
     upgrade: &Upgrade,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, Unanswered> {
-    let mut sender = match dialer.connect_for_upgrade(upstream, class).await {
+    let mut sender = match pool.dialer().connect_for_upgrade(upstream, class).await {
         Ok(sender) => sender,
         Err(error) => return Err(Unanswered::not_connected(request, error)),
     };
@@ -43,15 +44,17 @@ pub async fn attempt(
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     request.headers_mut().insert(UPGRADE, upgrade.protocol.clone());
     record.sent_to(upstream);
-    let mut response = match sender.send_request(request).await {
+    let sent = timeout(HEADER_PATIENCE, sender.send_request(request)).await;
+    let mut response = match sent.map_err(|_| Unanswered::Late)? {
         Ok(response) => response,
         Err(source) => return Err(Unanswered::Broken { source, stale: false }),
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(|body| ResponseBody::upstream(body, None)));
     }
+    record.upgraded();
     let server = hyper::upgrade::on(&mut response);
-    tokio::spawn(join(upgrade.client.clone(), server));
+    pool.upgraded().spawn(join(upgrade.client.clone(), server));
     Ok(response.map(|_| ResponseBody::empty()))
 }
 

@@ -30,6 +30,10 @@ pub enum AssertionError {
     /// A name, group, UID or extra value holds a control character.
     #[error("a user attribute cannot be a header value")]
     Value(#[from] InvalidHeaderValue),
+    /// A name, group, UID or extra value begins or ends with a blank. HTTP/1.1 drops those (RFC 9110 section 5.5), so
+    /// it would arrive as somebody else's.
+    #[error("a user attribute begins or ends with a blank")]
+    Blank,
     /// An extra key cannot be a header name.
     #[error("an extra key cannot be a header name")]
     Name(#[from] InvalidHeaderName),
@@ -111,18 +115,17 @@ impl IdentityHeaders {
     /// # Errors
     /// When an attribute cannot be expressed as a header.
     pub fn assertion_of(&self, user: &User) -> Result<Assertion, AssertionError> {
-        let mut headers =
-            vec![(first(&self.username, "the user name")?, HeaderValue::from_str_lossless(&user.name)?)];
+        let mut headers = vec![(first(&self.username, "the user name")?, value_of(&user.name)?)];
         for group in &user.groups {
-            headers.push((first(&self.group, "groups")?, HeaderValue::from_str_lossless(group)?));
+            headers.push((first(&self.group, "groups")?, value_of(group)?));
         }
         if let (Some(uid), Some(name)) = (&user.uid, self.uid.first()) {
-            headers.push((name.clone(), HeaderValue::from_str_lossless(uid)?));
+            headers.push((name.clone(), value_of(uid)?));
         }
         for (key, value) in &user.extra {
             let prefix = self.extra_prefix.first().ok_or(AssertionError::Unnamed { attribute: "extra" })?;
             let name = format!("{prefix}{}", utf8_percent_encode(&key.to_lowercase(), ESCAPED_IN_KEYS));
-            headers.push((HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str_lossless(value)?));
+            headers.push((HeaderName::from_bytes(name.as_bytes())?, value_of(value)?));
         }
         Ok(headers.into())
     }
@@ -147,15 +150,12 @@ impl IdentityHeaders {
     }
 }
 
-/// Header values are bytes to kube-apiserver: a non-ASCII name passes as its UTF-8 bytes, a control character does not.
-trait FromStrLossless: Sized {
-    fn from_str_lossless(text: &str) -> Result<Self, InvalidHeaderValue>;
-}
-
-impl FromStrLossless for HeaderValue {
-    fn from_str_lossless(text: &str) -> Result<Self, InvalidHeaderValue> {
-        HeaderValue::from_bytes(text.as_bytes())
+/// Header values are bytes to kube-apiserver: a non-ASCII name passes as its UTF-8 bytes.
+fn value_of(text: &str) -> Result<HeaderValue, AssertionError> {
+    if text.trim_matches([' ', '\t']) != text {
+        return Err(AssertionError::Blank);
     }
+    Ok(HeaderValue::from_bytes(text.as_bytes())?)
 }
 
 fn first(names: &[HeaderName], attribute: &'static str) -> Result<HeaderName, AssertionError> {

@@ -43,7 +43,7 @@ fn snapshot(servers: &[Option<Served>]) -> Snapshot {
             (Upstream { address, role, slot: counters.slot(address) }, served.as_ref())
         })
         .collect();
-    Snapshot::new(&upstreams)
+    Snapshot::new(&upstreams, true)
 }
 
 fn decide(method: &Method, path: &str, marks: Marks, snapshot: &Snapshot) -> Route {
@@ -107,7 +107,12 @@ fn subresource_and_verb_count() {
     let old = Some(serving("g", &[("pods", READ), ("pods/log", &["get"])]));
     let new = Some(serving(
         "g",
-        &[("pods", &["get", "list", "patch"]), ("pods/log", &["get"]), ("pods/resize", &["get", "patch"])],
+        &[
+            ("pods", &["get", "list", "patch"]),
+            ("pods/log", &["get"]),
+            ("pods/resize", &["get", "patch"]),
+            ("new", READ),
+        ],
     ));
     let skewed = snapshot(&[old, new]);
     let peer = Route::Peers(set(&[1]));
@@ -118,6 +123,9 @@ fn subresource_and_verb_count() {
         (Method::PATCH, "/apis/g/v1/namespaces/n/pods/p", peer),
         // Nobody lists it: the local server words the 405, for it knows the resource.
         (Method::DELETE, "/apis/g/v1/namespaces/n/pods/p", local(LocalReason::ServedByNobody, &[1])),
+        (Method::GET, "/apis/g/v1/namespaces/n/pods/p/nothing", local(LocalReason::ServedByNobody, &[1])),
+        (Method::GET, "/apis/g/v1/namespaces/n/new/p/nothing", peer),
+        (Method::DELETE, "/apis/g/v1/namespaces/n/new/p", peer),
         (Method::OPTIONS, "/apis/g/v1/namespaces/n/pods/p", local(LocalReason::ServedLocally, &[1])),
     ] {
         assert_eq!(decide(&method, path, Marks::default(), &skewed), expected, "{method} {path}");

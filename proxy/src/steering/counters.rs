@@ -13,10 +13,10 @@ use mvproxy_common::{
 };
 
 use super::error::SteeringError;
-use super::kernel::with_sources;
 use super::maps::take;
 use super::page::Page;
 use super::pins::PinDir;
+use crate::causes::chain;
 
 /// What is counted for every peer.
 ///
@@ -29,7 +29,7 @@ pub struct PeerCounters {
 }
 
 /// A peer's place in the counters; look it up once per peer, not once per request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerSlot(u32);
 
 impl PeerSlot {
@@ -126,14 +126,14 @@ impl PeerCounters {
     fn assign_with_kernel(&self, peer: &PeerKey, kernel: &mut KernelPeers) -> PeerSlot {
         let lock = kernel.dir.lock();
         if let Err(error) = &lock {
-            tracing::warn!(error = with_sources(error), "assigning a peer's counters unlocked");
+            tracing::warn!(error = chain(error), "assigning a peer's counters unlocked");
         }
         let slot = self.assign(peer);
         if slot.0 != OVERFLOW_SLOT
             && let Err(error) = kernel.announce(peer, slot)
         {
             let peer = socket_addr(peer.addr, peer.port);
-            let error = with_sources(&error);
+            let error = chain(&error);
             tracing::warn!(%peer, error, "the kernel does not count this peer's connections");
         }
         slot

@@ -66,6 +66,13 @@ impl Heartbeat {
             self.heartbeats.cells[self.worker].boot_ns.store(boot_ns(), Relaxed);
         }
     }
+
+    /// Shows at once that the worker takes no more connections; the next [`Heartbeat::beat`] takes it back.
+    pub fn pause(&self) {
+        if !self.heartbeats.released.load(Relaxed) {
+            self.heartbeats.cells[self.worker].boot_ns.store(0, Relaxed);
+        }
+    }
 }
 
 /// The clock of `bpf_ktime_get_boot_ns`; read without a system call.

@@ -10,6 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::PeerOps;
 use super::error::SteeringError;
 use super::pins::{PEER_OPS_LINK, PinDir, STEER_LINK, map_names};
+use crate::causes::chain;
 
 /// The object that `cargo xtask build-ebpf` made, empty when mvproxy was built without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mvproxy-bpf.o"));
@@ -71,7 +72,7 @@ pub(super) fn attach_peer_ops(loaded: Loaded, dir: &PinDir, cgroup: Option<&Path
     }
     .and_then(|cgroup| {
         let done = try_attach_peer_ops(loaded, dir, &cgroup);
-        done.map_err(|error| format!("{}: {}", cgroup.display(), with_sources(&error)))?;
+        done.map_err(|error| format!("{}: {}", cgroup.display(), chain(&error)))?;
         Ok(cgroup)
     });
     match attached {
@@ -109,14 +110,4 @@ where
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(SteeringError::ObjectMismatch { part: name })
-}
-
-/// An error and what caused it, on one line.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    for source in std::iter::successors(error.source(), |error| error.source()) {
-        line.push_str(": ");
-        line.push_str(&source.to_string());
-    }
-    line
 }

@@ -73,6 +73,8 @@ pub enum HandshakeError {
 /// # Errors
 /// When the client is too slow, leaves, or breaks the protocol after a valid ClientHello.
 pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Handshake, HandshakeError> {
+    // Whoever else uses that name is an ordinary client, and must not reach the API server from the exempt address.
+    let is_local = accepted.client.ip().is_loopback() || accepted.client.ip() == accepted.dialled.ip();
     let complete = async {
         let mut io = accepted.io;
         let (hello, head) = match read_client_hello(&mut io).await? {
@@ -80,7 +82,7 @@ pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Hands
             Hello::NotTls(head) => return Ok(Handshake::Splice { io, head, reason: SpliceReason::NotTls }),
             Hello::Closed => return Ok(Handshake::Closed),
         };
-        if is_loopback_client(&hello.client_hello()) {
+        if is_local && is_loopback_client(&hello.client_hello()) {
             return Ok(Handshake::Splice { io, head, reason: SpliceReason::LoopbackClient });
         }
         drop(head);

@@ -23,6 +23,9 @@ pub enum Fault {
         /// Bytes of the body that still arrive.
         after: usize,
     },
+    /// The request is answered, and its connection takes no more after it: GOAWAY in HTTP/2, as with kube-apiserver's
+    /// `--goaway-chance`, a close in HTTP/1.1.
+    GoAway,
 }
 
 /// The faults to come; shared with the running stand-in.

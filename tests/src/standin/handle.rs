@@ -104,6 +104,10 @@ async fn answer(
             return (Some(user), Err(Status::too_many_requests(retry_after)));
         }
         Some(Fault::CutBody { after }) => Some(after),
+        Some(Fault::GoAway) => {
+            connection.close.notify_one();
+            None
+        }
         Some(Fault::Refuse) | None => None,
     };
     if let Err(status) = authorize(&user, &info) {

@@ -86,7 +86,7 @@ fn entries(table: Table) -> Vec<Entry> {
 pub(crate) fn snapshot(servers: &[Server]) -> Snapshot {
     let served: Vec<Option<Served>> = servers.iter().map(|server| server.as_deref().map(served)).collect();
     let pairs: Vec<_> = UPSTREAMS.iter().copied().zip(served.iter().map(Option::as_ref)).collect();
-    Snapshot::new(&pairs)
+    Snapshot::new(&pairs, true)
 }
 
 /// API servers to put into snapshots, the first one local.

@@ -45,12 +45,22 @@ pub(crate) fn decide(request: Option<&NaiveRequest>, marks: NaiveMarks, servers:
     if !capable_peers.is_empty() {
         return Decision::Peers(capable_peers);
     }
-    let unknown = numbers(servers, Option::is_none);
-    // Where the local server has the resource, its 405 is true whatever the others have.
-    if unknown.is_empty() || knows(&servers[0], true) {
-        return Decision::Local(LocalReason::ServedByNobody, all_peers(servers));
+    // Nobody has resource, subresource and verb. Who has the first two words the 405, wherever it is; nothing more can be
+    // said before every server has spoken; then who has the resource words the 404.
+    let mut holders = numbers(servers, |server| knows(server, true));
+    if holders.is_empty() {
+        let unknown = numbers(servers, Option::is_none);
+        if !unknown.is_empty() {
+            return Decision::Unavailable(unknown);
+        }
+        let bare = NaiveRequest { subresource: String::new(), ..request.clone() };
+        holders = numbers(servers, |server| server.iter().flatten().any(|entry| serves(entry, &bare, true)));
     }
-    Decision::Unavailable(unknown)
+    match holders.as_slice() {
+        [] => Decision::Local(LocalReason::ServedByNobody, all_peers(servers)),
+        [0, peers @ ..] => Decision::Local(LocalReason::ServedByNobody, peers.to_vec()),
+        _ => Decision::Peers(holders),
+    }
 }
 
 fn non_resource(marks: NaiveMarks, servers: &[Server]) -> Decision {

@@ -89,10 +89,7 @@ impl Node {
             log: plan.log("mvproxy"),
         }
         .start()?;
-        proxy.wait_until("ready", START_LIMIT, |_| {
-            // Until it listens the connection is refused, which is what is waited out here.
-            Ok(scrape::get(&plan.place, plan.admin, "/readyz").is_ok_and(|(status, _)| status == 200))
-        })?;
+        proxy.wait_until("ready", START_LIMIT, |_| Ok(plan.proxy_is_ready()))?;
         self.proxy = Some(proxy);
         Ok(())
     }
@@ -184,6 +181,16 @@ impl Plan {
 
     fn manifest_path(&self) -> PathBuf {
         self.shared.folder.join(format!("kube-apiserver-{}.yaml", self.name))
+    }
+
+    /// Whether the proxy is ready and, where it steers, has begun to.
+    ///
+    /// Until it listens its admin address refuses connections, so no answer means "not yet".
+    fn proxy_is_ready(&self) -> bool {
+        let get = |path: &str| scrape::get(&self.place, self.admin, path);
+        let ready = get("/readyz").is_ok_and(|(status, _)| status == 200);
+        let steers = || get("/metrics").is_ok_and(|(_, text)| scrape::total(&text, "mvproxy_steering") > 0.0);
+        ready && (matches!(self.place, Place::Here) || steers())
     }
 
     fn log(&self, program: &str) -> PathBuf {

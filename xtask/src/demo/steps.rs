@@ -46,14 +46,13 @@ fn start_proxies(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
-/// Asks again until the status is `expected`, for ten seconds; the last answer counts.
-///
-/// A proxy that has just started answers 503 for what it does not know yet.
-fn get_until(site: &Site, url: &str, expected: &str) -> Result<Answer> {
+/// Asks again while the answer is 503, for ten seconds: a proxy that has just started may say so of what it does
+/// not know yet. Any other answer counts, a 404 above all.
+fn get_known(site: &Site, url: &str) -> Result<Answer> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let answer = site.caller.get(&site.client, &[], url)?;
-        if answer.status == expected || Instant::now() >= end {
+        if answer.status != "503" || Instant::now() >= end {
             return Ok(answer);
         }
         interrupt::sleep(Duration::from_millis(100))?;

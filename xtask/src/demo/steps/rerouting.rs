@@ -9,7 +9,7 @@ use super::super::report::{Report, Step};
 use super::super::scrape;
 use super::super::site::Site;
 use super::before::{Baseline, WHO_AM_I};
-use super::{NEW_API, NEW_RESOURCE, OLD_API, READYZ_LINE, get_until, straight};
+use super::{NEW_API, NEW_RESOURCE, OLD_API, READYZ_LINE, get_known, straight};
 
 /// Plays the steps with both proxies running.
 pub(crate) fn play(site: &Site, report: &mut Report, baseline: &Baseline) -> Result<()> {
@@ -37,7 +37,7 @@ fn unsteered(site: &Site, report: &mut Report, baseline: &Baseline) -> Result<()
 /// Three witnesses: the status, the log line that names the peer, and the counter of rerouted requests.
 fn rerouted(site: &Site, report: &mut Report) -> Result<()> {
     let before = rerouted_total(site)?;
-    let answer = get_until(site, &site.old.url(NEW_API), "200")?;
+    let answer = get_known(site, &site.old.url(NEW_API))?;
     let counted = rerouted_total(site)? - before;
     let peer = peer_in_log(&site.old.proxy()?.output()?).unwrap_or_else(|| "nobody".to_owned());
     let step = Step {
@@ -131,7 +131,7 @@ fn discovery(site: &Site, report: &mut Report, baseline: &Baseline) -> Result<()
 }
 
 fn readyz(site: &Site, report: &mut Report) -> Result<()> {
-    let answer = get_until(site, &site.old.url("/readyz?verbose"), "200")?;
+    let answer = get_known(site, &site.old.url("/readyz?verbose"))?;
     let step = Step {
         title: "the proxy in the API server's own readiness report",
         command: &answer.command,

@@ -1,0 +1,167 @@
+//! Continues a watch on another server when its upstream dies, unseen by the client.
+//!
+//! Events are passed on whole, so that a new stream can begin after the last one. Nothing is parsed before that is
+//! needed. A stream that the server ends in order is ended for the client too, and one that cannot be continued breaks
+//! off for the client as it did for the proxy.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::pool::StreamGuard;
+
+pub mod event;
+mod splitter;
+
+pub use event::Encoding;
+use splitter::Splitter;
+
+/// Times a stream is continued without an event in between.
+const CONTINUATIONS: u32 = 3;
+
+/// Opens a stream that begins after a resourceVersion.
+pub type Resume = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Resumed> + Send>> + Send + Sync>;
+
+/// What came of continuing a watch.
+#[derive(Debug)]
+pub enum Resumed {
+    /// A stream that begins where the last one broke off.
+    Stream(Incoming, Option<StreamGuard>),
+    /// The version is too old: the client has to list again, which it does when its stream ends.
+    Expired,
+    /// No server continues it.
+    Failed,
+}
+
+/// A watch's body.
+pub struct WatchBody {
+    source: Incoming,
+    guard: Option<StreamGuard>,
+    splitter: Splitter,
+    /// Where the client's own request began.
+    from: Option<String>,
+    resume: Resume,
+    resuming: Option<Resuming>,
+    continuations: u32,
+    ended: bool,
+}
+
+struct Resuming {
+    attempt: Pin<Box<dyn Future<Output = Resumed> + Send>>,
+    /// What the client gets when the attempt fails.
+    broken: hyper::Error,
+}
+
+impl WatchBody {
+    /// Follows a stream that began after `from`, when the client named a version to begin after.
+    pub fn new(
+        source: Incoming,
+        guard: Option<StreamGuard>,
+        encoding: Encoding,
+        from: Option<String>,
+        resume: Resume,
+    ) -> Self {
+        let splitter = Splitter::new(encoding, from.is_some());
+        Self { source, guard, splitter, from, resume, resuming: None, continuations: 0, ended: false }
+    }
+
+    /// The next piece for the client; `None` at the end of the stream.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            if let Some(resuming) = &mut self.resuming {
+                let resumed = ready!(resuming.attempt.as_mut().poll(cx));
+                if let Some(error) = self.take_over(resumed) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                continue;
+            }
+            match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let events = self.splitter.push(data);
+                        if !events.is_empty() {
+                            self.continuations = 0;
+                            return Poll::Ready(Some(Ok(Frame::data(events))));
+                        }
+                    }
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(error)) => {
+                    if let Some(error) = self.begin_resuming(error) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                None => {
+                    self.ended = true;
+                    let rest = self.splitter.rest();
+                    if !rest.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(rest))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the stream has ended; unlike for other bodies this is known only once it was polled to its end.
+    pub fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    /// Tries to go on after an error; gives it back when that is not possible.
+    fn begin_resuming(&mut self, broken: hyper::Error) -> Option<hyper::Error> {
+        let version = self.splitter.resume_after(self.from.as_deref());
+        let Some(version) = version.filter(|_| self.continuations < CONTINUATIONS) else {
+            return Some(broken);
+        };
+        self.continuations += 1;
+        debug!(version, "a watch's upstream died; continuing it");
+        self.resuming = Some(Resuming { attempt: (self.resume)(version), broken });
+        None
+    }
+
+    /// Goes on with what came of the attempt; gives the error back when nothing did.
+    fn take_over(&mut self, resumed: Resumed) -> Option<hyper::Error> {
+        let resuming = self.resuming.take()?;
+        match resumed {
+            Resumed::Stream(source, guard) => {
+                // What came of an event before the break comes again, whole.
+                self.splitter.rest();
+                self.source = source;
+                self.guard = guard;
+                None
+            }
+            Resumed::Expired => {
+                self.ended = true;
+                None
+            }
+            Resumed::Failed => Some(resuming.broken),
+        }
+    }
+
+    /// The place on the pooled connection, to be returned when the stream has ended.
+    pub fn guard_mut(&mut self) -> Option<&mut StreamGuard> {
+        self.guard.as_mut()
+    }
+}
+
+impl fmt::Debug for WatchBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchBody")
+            .field("from", &self.from)
+            .field("continuations", &self.continuations)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
