@@ -145,6 +145,7 @@ impl App {
             vitals,
             local_failover,
             watch_continuation: config.watch_continuation,
+            trusted_proxies: config.trusted_proxies.clone(),
             sources: Arc::new(Sources::new(config.max_connections_per_source)),
             refresh: Arc::default(),
             changes: changed.subscribe(),

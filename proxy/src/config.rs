@@ -9,6 +9,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use self::error::ConfigError;
 pub use self::origin::{Flag, Origin, Origins};
 pub use self::own::own_credentials;
@@ -62,6 +64,8 @@ pub struct Config {
     pub admin_address: SocketAddr,
     /// How often the local server and peers are asked what they serve (`--discovery-interval`).
     pub discovery_interval: Duration,
+    /// Networks of proxies whose X-Forwarded-For is believed (`--trusted-proxies`).
+    pub trusted_proxies: Vec<IpNet>,
     /// Connections served at once (`--max-connections`).
     pub max_connections: NonZeroU32,
     /// Connections of one source served at once (`--max-connections-per-source`); `None` for any number.

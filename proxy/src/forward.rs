@@ -102,7 +102,7 @@ impl Outbound {
         identity: &Identity,
         names: &crate::identity::IdentityHeaders,
         client: IpAddr,
-        client_is_front_proxy: bool,
+        client_is_trusted: bool,
     ) -> Result<Self, ForwardError> {
         let upgrade = match headers::upgrade_of(request.headers()) {
             Some(protocol) if request.version() == Version::HTTP_11 => {
@@ -112,7 +112,7 @@ impl Outbound {
         };
         let uri = absolute(&request)?;
         let (mut parts, body) = request.into_parts();
-        headers::for_upstream(&mut parts.headers, identity, names, client, client_is_front_proxy)?;
+        headers::for_upstream(&mut parts.headers, identity, names, client, client_is_trusted)?;
         parts.uri = uri;
         parts.version = Version::HTTP_11;
         parts.extensions.clear();

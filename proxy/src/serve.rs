@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
 use tokio::sync::Notify;
 use tokio::sync::watch::Receiver;
 use tokio::time::{sleep, timeout};
@@ -34,6 +35,7 @@ use crate::limits::Sources;
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, asks_for_list};
 use crate::route::{Marks, Route, is_about_this_server, route};
+use crate::status::Encoding;
 use crate::tls::TlsContext;
 use crate::tls::handshake::{Handshake, Session, handshake};
 use crate::upstream::Upstream;
@@ -66,6 +68,8 @@ pub struct Shared {
     pub local_failover: bool,
     /// Whether a watch whose upstream died goes on at another server (`--watch-continuation`).
     pub watch_continuation: bool,
+    /// Sources whose X-Forwarded-For is believed (`--trusted-proxies`).
+    pub trusted_proxies: Vec<IpNet>,
     /// Connections by source.
     pub sources: Arc<Sources>,
     /// Asks for the local server's documents to be fetched at once.
@@ -74,6 +78,13 @@ pub struct Shared {
     pub changes: Receiver<()>,
     /// Cancelled when the process drains.
     pub drain: CancellationToken,
+}
+
+impl Shared {
+    /// Whether an address is that of a proxy that may say whom it forwards for.
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// What the connections of one worker thread share.
@@ -226,12 +237,13 @@ async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Resp
     // A path that cannot be classified goes to the API server, which answers it with its own 500.
     let info = classify(&method, &path, uri.query()).ok();
 
+    let encoding = Encoding::accepted_by(request.headers());
     let mut response = match answer(client, request, info.as_ref(), &mut record).await {
         Ok(response) => response,
         Err(error) => {
             debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
             shared.metrics.request_failed(&error);
-            let response = error.failure().into_response().map(ResponseBody::own);
+            let response = error.failure().into_response(encoding).map(ResponseBody::own);
             // Over HTTP/2 hyper sends what it is given, and a body in answer to HEAD breaks the stream.
             if method == Method::HEAD { response.map(|_| ResponseBody::empty()) } else { response }
         }
@@ -264,8 +276,8 @@ async fn answer(
         // Exactly the value that keeps a built-in proxy behind this one from sending it on.
         request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
-    let is_front_proxy = client.certificate.is_front_proxy();
-    let outbound = Outbound::new(request, &identity, &shared.names, client.address, is_front_proxy)?;
+    let is_trusted = client.certificate.is_front_proxy() || shared.trusts(client.address);
+    let outbound = Outbound::new(request, &identity, &shared.names, client.address, is_trusted)?;
     let watch = info.and_then(|info| Watch::of(info, &outbound, shared.watch_continuation));
 
     let result = deliver(worker, decision, &snapshot, outbound, record).await;

@@ -1,10 +1,12 @@
-//! Builds the `metav1.Status` answers that the proxy itself gives.
+//! Builds the `metav1.Status` answers that the proxy itself gives, as JSON or protobuf.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+
+mod protobuf;
 
 /// One failure as kube-apiserver words it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,28 @@ pub struct Failure {
     pub message: &'static str,
     /// Seconds for a Retry-After header.
     pub retry_after: Option<u16>,
+}
+
+/// How a failure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// What every client reads.
+    Json,
+    /// What controllers ask for first.
+    Protobuf,
+}
+
+impl Encoding {
+    /// The encoding a request asks for before the other, JSON if it asks for neither.
+    pub fn accepted_by(headers: &HeaderMap) -> Self {
+        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut media_types = accepted
+            .flat_map(|value| value.split(','))
+            .map(|clause| clause.split(';').next().unwrap_or_default().trim());
+        let first =
+            media_types.find(|media_type| matches!(*media_type, protobuf::CONTENT_TYPE | "application/json"));
+        if first == Some(protobuf::CONTENT_TYPE) { Encoding::Protobuf } else { Encoding::Json }
+    }
 }
 
 #[derive(Serialize)]
@@ -43,8 +67,26 @@ struct Details {
 }
 
 impl Failure {
-    /// The JSON answer with the headers kube-apiserver sets on its own failures.
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    /// The answer with the headers kube-apiserver sets on its own failures.
+    pub fn into_response(self, encoding: Encoding) -> Response<Full<Bytes>> {
+        let (body, content_type) = match encoding {
+            Encoding::Json => (self.to_json(), "application/json"),
+            Encoding::Protobuf => (protobuf::encode(&self), protobuf::CONTENT_TYPE),
+        };
+        let length = body.len();
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = self.code;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
+    fn to_json(self) -> Vec<u8> {
         let status = Object {
             kind: "Status",
             api_version: "v1",
@@ -58,17 +100,7 @@ impl Failure {
         let mut body = serde_json::to_vec(&status).expect("a struct of strings and numbers serialises");
         // Go's encoder ends with a newline.
         body.push(b'\n');
-        let length = body.len();
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = self.code;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-        if let Some(seconds) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+        body
     }
 }
 
@@ -85,7 +117,7 @@ mod tests {
             message: "try later",
             retry_after: Some(1),
         };
-        let response = failure.into_response();
+        let response = failure.into_response(Encoding::Json);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[RETRY_AFTER], "1");
         let body = response.into_body().collect().await.expect("an in-memory body").to_bytes();
@@ -97,5 +129,19 @@ mod tests {
                 "reason": "ServiceUnavailable", "details": {"retryAfterSeconds": 1}, "code": 503
             })
         );
+    }
+
+    #[test]
+    fn the_encoding_asked_for_first_wins() {
+        for (accept, expected) in [
+            ("application/vnd.kubernetes.protobuf,application/json", Encoding::Protobuf),
+            ("application/json, application/vnd.kubernetes.protobuf", Encoding::Json),
+            ("application/vnd.kubernetes.protobuf;stream=watch", Encoding::Protobuf),
+            ("*/*", Encoding::Json),
+            ("", Encoding::Json),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(Encoding::accepted_by(&headers), expected, "{accept}");
+        }
     }
 }

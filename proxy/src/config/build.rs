@@ -39,6 +39,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         local_failover: read.one("local-failover", values::boolean).unwrap_or(true),
         watch_continuation: read.one("watch-continuation", values::boolean).unwrap_or(true),
         admin_address: read.one("admin-address", values::listen_address).unwrap_or(ADMIN_ADDRESS),
+        trusted_proxies: read.many("trusted-proxies", values::network).unwrap_or_default(),
         max_connections: read.one("max-connections", values::connections).unwrap_or(MAX_CONNECTIONS),
         max_connections_per_source: read
             .one("max-connections-per-source", values::number)

@@ -181,6 +181,12 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("admin-address", "IP:PORT", SEEN)
     },
     FlagSpec {
+        help: "Networks of load balancers that end TLS in front and whose X-Forwarded-For is believed; front proxies with a \
+               certificate of --requestheader-client-ca-file always are [default: none]",
+        arity: Arity::Many,
+        ..one("trusted-proxies", "CIDR,...", FRONT)
+    },
+    FlagSpec {
         help: "Connections served at once; while there are more, new ones are left to the API server [default: 20000]",
         ..one("max-connections", "NUMBER", SEEN)
     },

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use ipnet::IpNet;
 use mvproxy_common::MAX_WORKERS;
 
 use super::{LogFormat, PeerAddress, SteeringMode};
@@ -110,6 +111,12 @@ pub(super) fn workers(text: &str) -> Reading<NonZeroUsize> {
         .ok()
         .filter(|workers: &NonZeroUsize| workers.get() <= MAX_WORKERS as usize)
         .ok_or("a number of threads from 1 to 16, what the kernel can steer to")
+}
+
+pub(super) fn network(text: &str) -> Reading<IpNet> {
+    text.parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
+        .map_err(|_| "a network such as 10.0.0.0/8")
 }
 
 pub(super) fn connections(text: &str) -> Reading<NonZeroU32> {

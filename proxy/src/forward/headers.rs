@@ -36,7 +36,7 @@ pub fn for_upstream(
     identity: &Identity,
     names: &IdentityHeaders,
     client: IpAddr,
-    client_is_front_proxy: bool,
+    client_is_trusted: bool,
 ) -> Result<(), ForwardError> {
     if !have_room(headers) {
         return Err(ForwardError::TooManyHeaders { names: headers.keys_len() });
@@ -46,7 +46,7 @@ pub fn for_upstream(
     headers.remove(EXPECT);
     headers.remove(HOST);
     remove_identity(headers, names);
-    set_forwarded_for(headers, client, client_is_front_proxy);
+    set_forwarded_for(headers, client, client_is_trusted);
     if let Identity::Asserted(assertion) = identity {
         // The API server would ignore it, and a token has no business on a connection that asserts a user.
         headers.remove(AUTHORIZATION);
@@ -110,11 +110,11 @@ fn remove_identity(headers: &mut HeaderMap, names: &IdentityHeaders) {
     }
 }
 
-/// Audit logs take `sourceIPs` from these headers: only a front proxy's own list is believed, and continued.
-fn set_forwarded_for(headers: &mut HeaderMap, client: IpAddr, client_is_front_proxy: bool) {
+/// Audit logs take `sourceIPs` from these headers: only a trusted proxy's own list is believed, and continued.
+fn set_forwarded_for(headers: &mut HeaderMap, client: IpAddr, client_is_trusted: bool) {
     headers.remove(REAL_IP);
     headers.remove(FORWARDED);
-    let believed = if client_is_front_proxy { joined(headers, &FORWARDED_FOR) } else { None };
+    let believed = if client_is_trusted { joined(headers, &FORWARDED_FOR) } else { None };
     let list = match believed {
         Some(list) => format!("{list}, {client}"),
         None => client.to_string(),
