@@ -102,6 +102,9 @@ pub struct App {
     stop: CancellationToken,
 }
 
+/// What keeps the snapshot true, and what switches steering with it; the latter ends first when the process drains.
+type Background = (JoinSet<()>, Option<tokio::task::JoinHandle<()>>);
+
 impl App {
     /// Opens sockets and kernel objects.
     ///
@@ -190,7 +193,7 @@ impl App {
             info!(%address, "serving");
         }
         let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let tasks = self.start_discovery(listeners)?;
+        let (tasks, follower) = self.start_discovery(listeners)?;
         let admin =
             Admin { metrics: Arc::clone(&self.shared.metrics), readiness: self.shared.readiness.clone() };
         let admin = tokio::spawn(Arc::new(admin).serve(tokio::net::TcpListener::from_std(self.admin)?));
@@ -214,11 +217,14 @@ impl App {
             () = self.shared.drain.cancelled() => {}
         }
         info!("draining: new connections go to the API server");
-        drop(tasks);
+        if let Some(follower) = follower {
+            follower.abort();
+        }
         self.steering.release();
         self.shared.drain.cancel();
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(join)).await;
         admin.abort();
+        drop(tasks);
         ended.map_err(io::Error::other)?.map_err(AppError::from)
     }
 
@@ -244,13 +250,13 @@ impl App {
     }
 
     /// Starts what keeps the snapshot true and what follows it.
-    fn start_discovery(&self, listeners: Vec<TcpListener>) -> Result<JoinSet<()>, AppError> {
+    fn start_discovery(&self, listeners: Vec<TcpListener>) -> Result<Background, AppError> {
         let mut tasks = JoinSet::new();
         if !self.config.mixed_version {
             warn!(
                 "--feature-gates: UnknownVersionInteroperabilityProxy=false: nothing is rerouted, merged or steered"
             );
-            return Ok(tasks);
+            return Ok((tasks, None));
         }
         let list = self.start_peers(&mut tasks)?;
         let identity = self.shared.names.assertion_of(&User {
@@ -263,9 +269,9 @@ impl App {
             Arc::clone(&asker),
             Arc::clone(&self.shared.vitals),
             Arc::clone(&self.steering),
-            self.shared.local,
+            Arc::clone(&self.shared.snapshot),
         );
-        tasks.spawn(prober.run(list.clone()));
+        tasks.spawn(prober.run());
         let syncer = Syncer::new(
             Arc::clone(&self.shared.snapshot),
             Fetcher::new(asker),
@@ -285,9 +291,9 @@ impl App {
                 registered: false,
                 steers: false,
             };
-            tasks.spawn(follower.run(self.shared.changes.clone()));
+            return Ok((tasks, Some(tokio::spawn(follower.run(self.shared.changes.clone())))));
         }
-        Ok(tasks)
+        Ok((tasks, None))
     }
 }
 

@@ -136,6 +136,11 @@ impl Outbound {
         (self.replay.is_none() && self.upgrade.is_none()).then(|| retry::head_of(&self.request))
     }
 
+    /// The query, as the client wrote it.
+    pub fn query(&self) -> Option<&str> {
+        self.request.uri().query()
+    }
+
     /// The class of upstream connection it may use.
     pub fn trust_class(&self) -> TrustClass {
         self.class
@@ -172,6 +177,7 @@ pub async fn forward(
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, ForwardError> {
     let Outbound { mut request, class, upgrade, replay } = outbound;
+    let already_proxied = request.headers().contains_key(headers::PEER_PROXIED);
     let spare = upgrade.is_none().then(|| Spare::of(&request, replay));
     means.budget.deposit();
     let mut upstream = upstreams.next().ok_or(ForwardError::NoPeer)?;
@@ -182,6 +188,8 @@ pub async fn forward(
             debug!("Proxying request for {} to peer at {}", request.uri().path(), upstream.address);
             // Whoever serves it must not send it on (KEP-4020).
             request.headers_mut().insert(headers::PEER_PROXIED, HeaderValue::from_static("true"));
+        } else if !already_proxied {
+            request.headers_mut().remove(headers::PEER_PROXIED);
         }
         let tried = match &upgrade {
             Some(upgrade) => upgrade::attempt(means.pool, &upstream, class, request, upgrade, record).await,

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::StatusCode;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::info;
 
 use crate::asker::Asker;
+use crate::discovery::Snapshot;
 use crate::steering::Steering;
 use crate::upstream::Upstream;
 use crate::vitals::Vitals;
@@ -28,30 +29,37 @@ pub struct Prober {
     asker: Arc<Asker>,
     vitals: Arc<Vitals>,
     steering: Arc<Steering>,
-    local: Upstream,
+    snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
 impl Prober {
-    /// Probes `local` and, once it runs, the peers.
-    pub fn new(asker: Arc<Asker>, vitals: Arc<Vitals>, steering: Arc<Steering>, local: Upstream) -> Self {
-        Self { asker, vitals, steering, local }
+    /// Probes every server of the snapshot.
+    pub fn new(
+        asker: Arc<Asker>,
+        vitals: Arc<Vitals>,
+        steering: Arc<Steering>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
+        Self { asker, vitals, steering, snapshot }
     }
 
-    /// Runs until the peer list's sender is gone. A server that hangs delays no other's probe.
-    pub async fn run(self, peers: watch::Receiver<Option<Vec<Upstream>>>) {
+    /// Runs until the task is dropped. A server that hangs delays no other's probe, and has one probe at a time.
+    pub async fn run(self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probes = JoinSet::new();
-        while peers.has_changed().is_ok() {
+        let mut running: HashMap<SocketAddr, AbortHandle> = HashMap::new();
+        loop {
             ticks.tick().await;
-            let servers: Vec<Upstream> =
-                std::iter::once(self.local).chain(peers.borrow().iter().flatten().copied()).collect();
+            while probes.try_join_next().is_some() {}
+            running.retain(|_, probe| !probe.is_finished());
+            let servers = self.snapshot.load().upstreams().to_vec();
             self.read_round_trips(&servers);
             for upstream in servers {
-                probes.spawn(probe(Arc::clone(&self.asker), Arc::clone(&self.vitals), upstream));
+                running.entry(upstream.address).or_insert_with(|| {
+                    probes.spawn(probe(Arc::clone(&self.asker), Arc::clone(&self.vitals), upstream))
+                });
             }
-            // Those of a round before may still run; they end by themselves.
-            while probes.try_join_next().is_some() {}
         }
     }
 

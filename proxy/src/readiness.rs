@@ -41,7 +41,7 @@ impl Readiness {
         Self { steering, snapshot, steering_is_wanted }
     }
 
-    /// Whether the local API server's resources are known, so that requests can be routed.
+    /// Whether requests can be routed: the local API server's resources are known, and which peers there are.
     pub fn is_ready(&self) -> bool {
         let snapshot = self.snapshot.load();
         !snapshot.enabled() || snapshot.is_synced()

@@ -1,7 +1,7 @@
 //! Switches steering on and off with what the API servers serve.
 
 use std::net::TcpListener;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::steering::{Steering, SteeringError};
 /// Pause before a switch that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The only writer of the kernel's mode word and slots.
+/// Takes the kernel's slots and switches its mode word; an operator may do the latter too.
 #[derive(Debug)]
 pub struct SkewFollower {
     /// When to steer.
@@ -27,7 +27,7 @@ pub struct SkewFollower {
     pub steering: Arc<Steering>,
     /// What the API servers serve.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// The workers' listeners, in their order.
+    /// The workers' listeners, in their order; empty once they are in the slots.
     pub listeners: Vec<TcpListener>,
     /// Whether the listeners are in the slots.
     pub registered: bool,
@@ -62,9 +62,12 @@ impl SkewFollower {
             return Ok(());
         }
         if wanted && !self.registered {
-            let sockets: Vec<_> = self.listeners.iter().map(|listener| listener.as_fd()).collect();
+            let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
             self.steering.register(&sockets)?;
+            drop(sockets);
             self.registered = true;
+            // A worker that ends must leave its slot empty.
+            self.listeners.clear();
         }
         self.steering.set_steering(wanted)?;
         self.steers = wanted;

@@ -23,6 +23,8 @@ const BEAT: Duration = Duration::from_millis(100);
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time a draining worker takes connections off its queue; with steering off new ones may come without end.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
+/// Connections beyond its limit that a worker hands on to the API server; further ones it closes.
+const PASSED_ON: usize = 64;
 /// Time without a heartbeat after `accept` failed.
 const RECOVERY: Duration = Duration::from_secs(1);
 /// Pause after `accept` failed for want of descriptors or memory.
@@ -58,6 +60,7 @@ async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Hear
     let drain = worker.shared.drain.clone();
     let mut changes = worker.shared.changes.clone();
     let connections = TaskTracker::new();
+    let passed = TaskTracker::new();
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut queue_end: Option<Instant> = None;
@@ -74,7 +77,12 @@ async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Hear
             },
             Ok(()) = changes.changed() => follow_upstreams(&worker),
             accepted = accept(&listener) => match accepted {
-                Ok(accepted) if overloaded => drop(connections.spawn(pass_on(Arc::clone(&worker), accepted))),
+                // Those that the kernel had steered already; on the own listener there may be any number of others.
+                Ok(accepted) if overloaded => {
+                    if passed.len() < PASSED_ON {
+                        passed.spawn(pass_on(Arc::clone(&worker), accepted));
+                    }
+                }
                 Ok(accepted) => drop(connections.spawn(serve_connection(Arc::clone(&worker), accepted))),
                 Err(error) => {
                     warn!(%error, "connection not accepted; new ones are left to the API server");
@@ -109,6 +117,7 @@ async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Hear
 
 /// Hands a connection on to the API server as if it had never been steered.
 async fn pass_on(worker: Arc<Worker>, accepted: Accepted) {
+    let Some(_place) = worker.shared.sources.enter(accepted.client.ip()) else { return };
     splice(worker.pool.dialer(), &worker.shared.local, accepted.io, &[]).await;
 }
 

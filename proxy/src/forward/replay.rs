@@ -81,8 +81,8 @@ impl Body for ReplayBody {
         let polled = Pin::new(&mut tape.source).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             match frame.data_ref() {
-                Some(piece) if !tape.torn && tape.length + piece.len() <= TAPE_LIMIT => {
-                    tape.length += piece.len();
+                Some(piece) if !tape.torn && tape.length + cost(piece) <= TAPE_LIMIT => {
+                    tape.length += cost(piece);
                     let piece = piece.clone();
                     tape.pieces.push(piece);
                     this.position += 1;
@@ -109,6 +109,11 @@ impl Tape {
         self.torn = true;
         self.pieces = Vec::new();
     }
+}
+
+/// What a piece takes: many small ones must not take many times the limit.
+fn cost(piece: &Bytes) -> usize {
+    piece.len() + 4 * size_of::<Bytes>()
 }
 
 fn lock(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {

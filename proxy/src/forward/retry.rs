@@ -64,9 +64,14 @@ impl Unanswered {
         matches!(self, Unanswered::Unsent { .. })
     }
 
-    /// Whether it speaks against the server: one that resets a single stream is alive and has answered.
+    /// Whether it speaks against the server. One that resets a single stream is alive and has answered; a body that the
+    /// client broke off, a response that makes no sense and a slow one may be a client's or a pod's doing.
     pub fn blames_server(&self) -> bool {
-        !matches!(self, Unanswered::Broken { source, .. } if is_reset(source))
+        match self {
+            Unanswered::Unsent { .. } => true,
+            Unanswered::Broken { source, .. } => !is_of_this_request(source),
+            Unanswered::Late => false,
+        }
     }
 }
 
@@ -77,6 +82,11 @@ pub fn is_unprocessed(error: &hyper::Error) -> bool {
     let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (graceful || refused)
+}
+
+/// Whether an error comes from what is in this request or its answer, rather than from the connection or the server.
+fn is_of_this_request(error: &hyper::Error) -> bool {
+    is_reset(error) || error.is_user() || error.is_parse()
 }
 
 fn is_reset(error: &hyper::Error) -> bool {
@@ -109,8 +119,8 @@ impl Spare {
 
     /// The request once more, where it is repeatable and the budget allows.
     pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
-        // A server that resets the stream would do so again: anybody could otherwise make one request many.
-        let allowed = is_unprocessed(error) || (self.safe && !is_reset(error) && budget.withdraw());
+        // It would happen again: anybody could otherwise make one request many.
+        let allowed = is_unprocessed(error) || (self.safe && !is_of_this_request(error) && budget.withdraw());
         if !allowed {
             return None;
         }

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::pool::StreamGuard;
+use crate::account::RequestRecord;
 
 pub mod event;
 mod splitter;
@@ -33,7 +34,14 @@ pub type Resume = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Resumed> + S
 #[derive(Debug)]
 pub enum Resumed {
     /// A stream that begins where the last one broke off.
-    Stream(Incoming, Option<StreamGuard>),
+    Stream {
+        /// The stream.
+        body: Incoming,
+        /// Its place on a pooled connection.
+        guard: Option<StreamGuard>,
+        /// Its own record: another server carries the watch now.
+        record: Box<RequestRecord>,
+    },
     /// The version is too old: the client has to list again, which it does when its stream ends.
     Expired,
     /// No server continues it.
@@ -48,6 +56,8 @@ pub struct WatchBody {
     /// Where the client's own request began.
     from: Option<String>,
     resume: Resume,
+    /// Of the stream that continues the client's first one.
+    record: Option<Box<RequestRecord>>,
     resuming: Option<Resuming>,
     continuations: u32,
     ended: bool,
@@ -69,7 +79,17 @@ impl WatchBody {
         resume: Resume,
     ) -> Self {
         let splitter = Splitter::new(encoding, from.is_some());
-        Self { source, guard, splitter, from, resume, resuming: None, continuations: 0, ended: false }
+        Self {
+            source,
+            guard,
+            splitter,
+            from,
+            resume,
+            record: None,
+            resuming: None,
+            continuations: 0,
+            ended: false,
+        }
     }
 
     /// The next piece for the client; `None` at the end of the stream.
@@ -103,6 +123,9 @@ impl WatchBody {
                 }
                 None => {
                     self.ended = true;
+                    if let Some(record) = &mut self.record {
+                        record.completed();
+                    }
                     let rest = self.splitter.rest();
                     if !rest.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(rest))));
@@ -133,11 +156,12 @@ impl WatchBody {
     fn take_over(&mut self, resumed: Resumed) -> Option<hyper::Error> {
         let resuming = self.resuming.take()?;
         match resumed {
-            Resumed::Stream(source, guard) => {
+            Resumed::Stream { body: source, guard, record } => {
                 // What came of an event before the break comes again, whole.
                 self.splitter.rest();
                 self.source = source;
                 self.guard = guard;
+                self.record = Some(record);
                 None
             }
             Resumed::Expired => {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::Response;
+use http::header::ETAG;
+use http::{HeaderValue, Response};
 use tokio::time::timeout;
 
 use super::{Shared, Worker};
 use crate::account::RequestRecord;
-use crate::discovery::{ServerSet, Snapshot, answer};
+use crate::discovery::{Document, ServerSet, Snapshot, answer};
 use crate::error::RequestError;
 use crate::forward::choose::Chooser;
 use crate::forward::{ForwardError, Means, Outbound, ResponseBody, forward};
@@ -44,7 +45,8 @@ pub(super) async fn deliver(
             let servers = chooser.local_or(shared.local, allowed(stand_ins));
             let authorised = forward(means, servers, outbound, record).await?;
             if record.was_answered_by(Role::Local) && answer::is_news(&authorised, merged) {
-                let fresh = after_refresh(shared).await;
+                let etag = authorised.headers().get(ETAG).cloned();
+                let fresh = after_refresh(shared, document, etag.as_ref()).await;
                 return Ok(match fresh.merged(document) {
                     Some(merged) => answer::from_local(authorised, merged, &condition),
                     // All servers serve the same by now: what the local one says is the whole.
@@ -59,9 +61,13 @@ pub(super) async fn deliver(
 
 /// The snapshot after the local server was asked again: it serves something that the present one does not know, such as
 /// a resource that this very client has just defined.
-async fn after_refresh(shared: &Shared) -> Arc<Snapshot> {
+async fn after_refresh(shared: &Shared, document: Document, etag: Option<&HeaderValue>) -> Arc<Snapshot> {
     let mut changes = shared.changes.clone();
     changes.mark_unchanged();
+    let newest = shared.snapshot.load_full();
+    if newest.merged(document).is_none_or(|merged| merged.local_etag.as_ref() == etag) {
+        return newest;
+    }
     shared.refresh.notify_one();
     // Without news in time the merged document stays as it is: late by one discovery interval at most.
     let _ = timeout(REFRESH_LIMIT, changes.changed()).await;

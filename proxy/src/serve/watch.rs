@@ -30,6 +30,9 @@ impl Watch {
         if !enabled || info.verb != "watch" {
             return None;
         }
+        if outbound.query().is_some_and(is_disguised) {
+            return None;
+        }
         let head = outbound.plain_head().filter(|head| *head.method() == Method::GET)?;
         let from = beginning(head.uri().query().unwrap_or_default());
         Some(Self { head, class: outbound.trust_class(), from })
@@ -66,17 +69,16 @@ impl Watch {
             return Resumed::Failed;
         };
         record.answered(response.status());
-        record.completed();
         if response.status() == StatusCode::GONE {
             return Resumed::Expired;
         }
         if encoding(&response) != Some(expected) {
             return Resumed::Failed;
         }
-        response
-            .into_body()
-            .into_upstream()
-            .map_or(Resumed::Failed, |(body, guard)| Resumed::Stream(body, guard))
+        match response.into_body().into_upstream() {
+            Some((body, guard)) => Resumed::Stream { body, guard, record: Box::new(record) },
+            None => Resumed::Failed,
+        }
     }
 }
 
@@ -87,6 +89,11 @@ fn encoding(response: &Response<ResponseBody>) -> Option<Encoding> {
         return None;
     }
     Encoding::of(headers.get(CONTENT_TYPE)?.as_bytes())
+}
+
+/// Whether a query has keys that are read only after decoding; no client of Kubernetes writes such.
+fn is_disguised(query: &str) -> bool {
+    query.contains(';') || pairs(query).any(|(key, _)| key.contains(['%', '+']))
 }
 
 /// Where a watch with this query begins, if it names one moment.

@@ -39,7 +39,8 @@ impl Splitter {
             return if self.torn { self.rest() } else { Bytes::new() };
         };
         let whole = self.partial.split_to(last.end).freeze();
-        // A copy: a slice would hold on to the whole buffer for as long as the watch is idle.
+        // Copies: parts of the buffer would hold on to all of it for as long as the watch is idle.
+        self.partial = BytesMut::from(&self.partial[..]);
         self.last = Some(Bytes::copy_from_slice(&whole[last]));
         whole
     }
