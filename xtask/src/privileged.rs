@@ -30,5 +30,5 @@ fn run_ignored(workspace: &Workspace) -> Result<()> {
         return stream(nextest.args(HOST_CRATES));
     }
     let mut test = workspace.cargo(&["test", "--all-targets"]);
-    stream(test.args(HOST_CRATES).args(["--", "--ignored", "--test-threads=1"]))
+    stream(test.args(HOST_CRATES).args(["--", "--ignored", "--test-threads=1", "--nocapture"]))
 }
