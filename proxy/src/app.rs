@@ -288,7 +288,6 @@ impl App {
                 steering: Arc::clone(&self.steering),
                 snapshot: Arc::clone(&self.shared.snapshot),
                 listeners,
-                registered: false,
                 steers: false,
             };
             return Ok((tasks, Some(tokio::spawn(follower.run(self.shared.changes.clone())))));

@@ -75,12 +75,6 @@ impl ServerSet {
         Self(self.0 & !Self::LOCAL)
     }
 
-    /// Members of either set.
-    #[must_use]
-    pub fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     /// Number of members.
     pub fn len(self) -> usize {
         self.0.count_ones() as usize

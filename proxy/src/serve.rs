@@ -238,7 +238,7 @@ async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Resp
     let info = classify(&method, &path, uri.query()).ok();
 
     let encoding = Encoding::accepted_by(request.headers());
-    let mut response = match answer(client, request, info.as_ref(), &mut record).await {
+    let mut response = match answer(client, request, &path, info.as_ref(), &mut record).await {
         Ok(response) => response,
         Err(error) => {
             debug!(client = %client.address, fault = ?error.fault(), error = %chain(&error), "request failed");
@@ -258,6 +258,7 @@ async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Resp
 async fn answer(
     client: &Arc<Client>,
     mut request: Request<Incoming>,
+    decoded_path: &str,
     info: Option<&RequestInfo<'_>>,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, RequestError> {
@@ -268,7 +269,7 @@ async fn answer(
     let target = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
-        about_this_server: is_about_this_server(&classify::decode_path(target.path())),
+        about_this_server: is_about_this_server(decoded_path),
         discovery: discovery::accept::merged_document(request.method(), target.path(), request.headers()),
     };
     let decision = route(info, marks, &snapshot);

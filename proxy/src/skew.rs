@@ -29,8 +29,6 @@ pub struct SkewFollower {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The workers' listeners, in their order; empty once they are in the slots.
     pub listeners: Vec<TcpListener>,
-    /// Whether the listeners are in the slots.
-    pub registered: bool,
     /// Whether the mode word says so.
     pub steers: bool,
 }
@@ -61,11 +59,10 @@ impl SkewFollower {
         if wanted == self.steers {
             return Ok(());
         }
-        if wanted && !self.registered {
+        if wanted && !self.listeners.is_empty() {
             let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
             self.steering.register(&sockets)?;
             drop(sockets);
-            self.registered = true;
             // A worker that ends must leave its slot empty.
             self.listeners.clear();
         }
