@@ -23,6 +23,9 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
     if !text.split('%').skip(1).all(is_escape) {
         return None;
     }
+    if !text.contains('+') {
+        return Some(percent_decode_str(text).decode_utf8_lossy());
+    }
     let spaced = text.replace('+', " ");
     Some(Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned()))
 }
