@@ -14,78 +14,39 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::accept::{AcceptError, listen};
+use crate::accept::listen;
 use crate::account::Accounts;
 use crate::admin::Admin;
 use crate::asker::Asker;
 use crate::causes::chain;
-use crate::config::{Config, ConfigError, SteeringMode, own_credentials};
+use crate::config::{Config, SteeringMode, own_credentials};
 use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
 use crate::discovery::sync::Syncer;
 use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
-use crate::identity::names::AssertionError;
 use crate::identity::x509::User;
 use crate::limits::Sources;
 use crate::metrics::Metrics;
-use crate::own_client::{self, OwnClientError};
+use crate::own_client;
 use crate::peers::{OwnAddresses, Peers};
 use crate::prober::Prober;
 use crate::readiness::Readiness;
+use crate::reload::Reloader;
 use crate::serve::{Shared, Worker};
 use crate::skew::SkewFollower;
-use crate::steering::{Attachment, Steering, SteeringError, SteeringOptions};
-use crate::tls::{TlsContext, TlsError};
+use crate::steering::{Attachment, Steering, SteeringOptions};
 use crate::upstream::{Role, Upstream};
 use crate::vitals::Vitals;
 use crate::worker;
 
+mod error;
+
+pub use error::AppError;
+
 /// A worker that has not served for this long is passed over by the kernel.
 const STALE_AFTER: Duration = Duration::from_secs(1);
-
-/// Why the proxy cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// TLS cannot be set up.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A configured header name is not one.
-    #[error("--requestheader-*: a header name is not valid")]
-    HeaderName(#[from] http::header::InvalidHeaderName),
-    /// The proxy cannot assert its own name.
-    #[error("--requestheader-*: the proxy cannot assert its own identity")]
-    OwnIdentity(#[from] AssertionError),
-    /// The listener cannot be opened.
-    #[error(transparent)]
-    Accept(#[from] AcceptError),
-    /// The admin listener cannot be opened.
-    #[error("--admin-address: cannot listen on {address}; choose another address")]
-    Admin {
-        /// Address.
-        address: SocketAddr,
-        /// Cause.
-        source: io::Error,
-    },
-    /// Steering was demanded and cannot be had.
-    #[error("--steering={mode}: steering is not possible; mend that, or run with --steering=auto or off")]
-    Steering {
-        /// Mode.
-        mode: &'static str,
-        /// Cause.
-        source: Box<SteeringError>,
-    },
-    /// The proxy's own credentials are unusable.
-    #[error(transparent)]
-    OwnCredentials(#[from] ConfigError),
-    /// No client for the local API server can be made of them.
-    #[error("--kubeconfig: no client can be made of the credentials")]
-    OwnClient(#[from] OwnClientError),
-    /// A runtime, thread or signal handler cannot be had.
-    #[error("the process cannot start its threads")]
-    Process(#[from] io::Error),
-}
 
 /// A proxy that listens and has everything it needs, but does not serve yet.
 #[derive(Debug)]
@@ -96,6 +57,7 @@ pub struct App {
     listeners: Vec<TcpListener>,
     admin: TcpListener,
     dialer: Dialer,
+    reloader: Reloader,
     /// Taken by the one writer of the snapshot.
     changed: watch::Sender<()>,
     /// Asks the process to end; the workers drain only once the kernel's slots are empty.
@@ -111,7 +73,8 @@ impl App {
     /// # Errors
     /// See [`AppError`]; each names the flag.
     pub fn bind(config: Config, credentials: &Credentials) -> Result<Self, AppError> {
-        let tls = Arc::new(ArcSwap::from_pointee(TlsContext::new(credentials)?));
+        let reloader = Reloader::new(&config, credentials.clone())?;
+        let tls = reloader.tls();
         let names = IdentityHeaders::new(&config.request_header)?;
         let workers = config.workers.get();
         let share_port = config.listen.port() != 0;
@@ -130,9 +93,10 @@ impl App {
         } else {
             Snapshot::disabled(local)
         }));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&steering), Arc::clone(&snapshot)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&steering), Arc::clone(&snapshot), reloader.state()));
         let wanted = config.mixed_version && config.steering != SteeringMode::Off;
-        let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted);
+        let readiness =
+            Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), reloader.state(), wanted);
         let dialer = Dialer::new(Arc::clone(&tls), config.local_source_ip);
         let drain = CancellationToken::new();
         let vitals = Arc::new(Vitals::default());
@@ -161,6 +125,7 @@ impl App {
             listeners,
             admin,
             dialer,
+            reloader,
             changed,
             stop: CancellationToken::new(),
         })
@@ -193,7 +158,8 @@ impl App {
             info!(%address, "serving");
         }
         let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let (tasks, follower) = self.start_discovery(listeners)?;
+        let (mut tasks, follower) = self.start_discovery(listeners)?;
+        tasks.spawn(self.reloader.run());
         let admin =
             Admin { metrics: Arc::clone(&self.shared.metrics), readiness: self.shared.readiness.clone() };
         let admin = tokio::spawn(Arc::new(admin).serve(tokio::net::TcpListener::from_std(self.admin)?));
@@ -239,9 +205,11 @@ impl App {
         let list = peers.subscribe();
         if !config.peers.is_empty() {
             tasks.spawn(peers.follow_static(config.peers.clone()));
-        } else if let Some(credentials) = own_credentials(config)? {
-            let client = own_client::client(credentials, config.local_source_ip)?;
-            tasks.spawn(peers.follow_endpoint_slices(client));
+        } else if own_client(config)?.is_some() {
+            let config = config.clone();
+            tasks.spawn(
+                peers.follow_endpoint_slices(move || own_client(&config)?.ok_or(AppError::NoCredentials)),
+            );
         } else {
             warn!("no credentials to read EndpointSlices with and no --peers: there are no peers");
             tasks.spawn(peers.follow_nobody());
@@ -322,6 +290,12 @@ pub fn run(config: Config, credentials: &Credentials) -> Result<(), AppError> {
         });
         app.serve().await
     })
+}
+
+/// A client with the proxy's own credentials, read anew; `None` when it has none.
+fn own_client(config: &Config) -> Result<Option<kube::Client>, AppError> {
+    let Some(credentials) = own_credentials(config)? else { return Ok(None) };
+    Ok(Some(own_client::client(credentials, config.local_source_ip)?))
 }
 
 fn open_steering(config: &Config) -> Result<Steering, AppError> {

@@ -6,10 +6,11 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::CipherSuite;
 
 pub use self::error::ConfigError;
 pub use self::origin::{Flag, Origin, Origins};
@@ -25,6 +26,7 @@ mod nearest;
 mod origin;
 mod own;
 mod sources;
+mod tls_values;
 mod values;
 
 /// Everything `mvproxy run` needs to know, checked.
@@ -40,6 +42,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Certificates, keys and CA bundles, as file names.
     pub files: CredentialFiles,
+    /// Certificates for clients that ask for certain names (`--tls-sni-cert-key`).
+    pub sni_cert_keys: Vec<SniCertKey>,
+    /// TLS as clients may speak it (`--tls-min-version`, `--tls-cipher-suites`).
+    pub serving_tls: ServingTls,
     /// How front proxies assert identities (`--requestheader-*`).
     pub request_header: RequestHeaderNames,
     /// Own address as peers should dial it (`--peer-advertise-ip`).
@@ -93,13 +99,43 @@ pub struct CredentialFiles {
     /// CAs of ordinary client certificates (`--client-ca-file`).
     pub client_ca: PathBuf,
     /// CAs of front proxies' client certificates (`--requestheader-client-ca-file`).
-    pub request_header_ca: Option<PathBuf>,
+    pub request_header_ca: PathBuf,
     /// Certificate this proxy asserts identities with (`--proxy-client-cert-file`).
     pub proxy_client_cert: PathBuf,
     /// Key of that certificate (`--proxy-client-key-file`).
     pub proxy_client_key: PathBuf,
     /// CAs of API servers' serving certificates (`--peer-ca-file`).
     pub peer_ca: Option<PathBuf>,
+}
+
+/// One `--tls-sni-cert-key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SniCertKey {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Names and addresses that it is shown for, lower-case; empty for those in the certificate.
+    pub names: Vec<String>,
+}
+
+/// TLS as clients may speak it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServingTls {
+    /// Lowest version (`--tls-min-version`).
+    pub min_version: MinTlsVersion,
+    /// Suites of TLS 1.2 (`--tls-cipher-suites`); `None` for all that rustls has.
+    pub cipher_suites: Option<Vec<CipherSuite>>,
+}
+
+/// Lowest version of TLS. There is none below 1.2: rustls has none, and Go's servers default to 1.2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinTlsVersion {
+    /// TLS 1.2; the default.
+    #[default]
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
 }
 
 /// Header names of the request-header authenticator and the certificates that may use them.
@@ -124,6 +160,26 @@ pub struct PeerAddress {
     pub host: String,
     /// Port of the peer API server.
     pub port: u16,
+}
+
+impl Config {
+    /// Every file that certificates, keys and CAs are read from.
+    pub fn credential_files(&self) -> Vec<&Path> {
+        let CredentialFiles {
+            tls_cert,
+            tls_private_key,
+            client_ca,
+            request_header_ca,
+            proxy_client_cert,
+            proxy_client_key,
+            peer_ca,
+        } = &self.files;
+        let always =
+            [tls_cert, tls_private_key, client_ca, request_header_ca, proxy_client_cert, proxy_client_key];
+        let optional = [peer_ca, &self.kubeconfig].into_iter().flatten();
+        let sni = self.sni_cert_keys.iter().flat_map(|pair| [&pair.cert, &pair.key]);
+        always.into_iter().chain(optional).chain(sni).map(PathBuf::as_path).collect()
+    }
 }
 
 /// When the kernel hands new connections on the secure port to the proxy.

@@ -1,137 +1,141 @@
 //! Loads certificates, keys and CA bundles, and says which flag and file is wrong.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
-use tracing::warn;
+use rustls_pki_types::UnixTime;
 
 use crate::config::Config;
 
+pub use self::bundle::CaBundle;
 pub use self::error::CredentialError;
+pub use self::verify::{Validity, validity};
 
+mod bundle;
 mod error;
 mod files;
 mod judge;
+mod load;
 mod peer_ca;
 mod verify;
 
 /// One consistent set of loaded certificates.
 ///
-/// Every load makes a new one, so that a reload can replace verifiers, and session stores with them, at once.
+/// A reload makes a new one in which every part that did not change is the same [`Arc`].
 #[derive(Clone)]
 pub struct Credentials {
     /// The API server's own serving certificate and key.
     pub serving: Arc<CertifiedKey>,
+    /// Further certificates, for clients that ask for certain names.
+    pub sni: Vec<SniCertificate>,
     /// Trust anchors of ordinary client certificates.
-    pub client_ca: Arc<RootCertStore>,
+    pub client_ca: Arc<CaBundle>,
     /// Trust anchors of front proxies' certificates.
-    pub request_header_ca: Option<Arc<RootCertStore>>,
+    pub request_header_ca: Arc<CaBundle>,
     /// The front-proxy certificate and key this proxy asserts identities with.
     pub proxy_client: Arc<CertifiedKey>,
     /// Trust anchors of API servers' serving certificates.
-    pub peer_ca: Arc<RootCertStore>,
+    pub peer_ca: Arc<CaBundle>,
+}
+
+/// A pair of `--tls-sni-cert-key`.
+#[derive(Clone)]
+pub struct SniCertificate {
+    /// The names it was given for, lower-case; empty for those in the certificate.
+    pub names: Vec<String>,
+    /// Certificate chain and key.
+    pub certified: Arc<CertifiedKey>,
+}
+
+/// Until when one certificate can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiration {
+    /// Flag that names its file, without dashes.
+    pub flag: &'static str,
+    /// Distinguished name.
+    pub subject: String,
+    /// Its last moment.
+    pub not_after: UnixTime,
 }
 
 impl Credentials {
-    /// Reads all files that `config` names, and reports doubtful ones as warnings.
+    /// Reads all files that `config` names.
     ///
     /// # Errors
     /// Every file that cannot be used, all at once, each with its flag.
     pub fn load(config: &Config) -> Result<Self, Vec<CredentialError>> {
-        let mut loader = Loader { config, mistakes: Vec::new() };
+        let mut loader = load::Loader { config, former: None, mistakes: Vec::new() };
         match loader.load() {
-            Some(credentials) if loader.mistakes.is_empty() => {
-                for doubt in judge::doubts(config, &credentials) {
-                    warn!("{doubt}");
-                }
-                Ok(credentials)
-            }
+            Some(credentials) if loader.mistakes.is_empty() => Ok(credentials),
             _ => Err(loader.mistakes),
         }
     }
-}
 
-/// Loads one file after the other, and goes on after a mistake.
-struct Loader<'a> {
-    config: &'a Config,
-    mistakes: Vec<CredentialError>,
-}
+    /// Reads the files again. What cannot be used is reported, and its former state kept.
+    pub fn reload(&self, config: &Config) -> (Self, Vec<CredentialError>) {
+        let mut loader = load::Loader { config, former: Some(self), mistakes: Vec::new() };
+        let fresh = loader.load().unwrap_or_else(|| self.clone());
+        (fresh, loader.mistakes)
+    }
 
-impl Loader<'_> {
-    fn load(&mut self) -> Option<Credentials> {
-        let files = &self.config.files;
-        let serving =
-            self.pair(("tls-cert-file", &files.tls_cert), ("tls-private-key-file", &files.tls_private_key));
-        let client_ca = self.roots("client-ca-file", &files.client_ca);
-        let proxy_client = self.pair(
-            ("proxy-client-cert-file", &files.proxy_client_cert),
-            ("proxy-client-key-file", &files.proxy_client_key),
-        );
-        let front =
-            files.request_header_ca.as_ref().map(|file| self.roots("requestheader-client-ca-file", file));
-        if let (Some(clients), Some(Some(fronts))) = (&client_ca, &front) {
-            self.note(judge::shared_ca(self.config, clients, fronts));
+    /// Whether every part is the same as in `other`.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let sni = |credentials: &Self| -> Vec<_> {
+            credentials.sni.iter().map(|sni| Arc::as_ptr(&sni.certified)).collect()
+        };
+        Arc::ptr_eq(&self.serving, &other.serving)
+            && sni(self) == sni(other)
+            && Arc::ptr_eq(&self.client_ca, &other.client_ca)
+            && Arc::ptr_eq(&self.request_header_ca, &other.request_header_ca)
+            && Arc::ptr_eq(&self.proxy_client, &other.proxy_client)
+            && Arc::ptr_eq(&self.peer_ca, &other.peer_ca)
+    }
+
+    /// What works, or will stop working, but is probably not meant: one sentence each.
+    pub fn doubts(&self, config: &Config) -> Vec<String> {
+        judge::doubts(config, self).iter().map(ToString::to_string).collect()
+    }
+
+    /// Until when each certificate can be used; of several with one name under one flag the one that ends last.
+    pub fn expirations(&self) -> Vec<Expiration> {
+        let mut all: Vec<Expiration> = Vec::new();
+        let mut add = |flag, (subject, not_after)| match all
+            .iter_mut()
+            .find(|known| known.flag == flag && known.subject == subject)
+        {
+            Some(known) => known.not_after = known.not_after.max(not_after),
+            None => all.push(Expiration { flag, subject, not_after }),
+        };
+        let sni = self.sni.iter().map(|sni| ("tls-sni-cert-key", &sni.certified));
+        let pairs = [("tls-cert-file", &self.serving), ("proxy-client-cert-file", &self.proxy_client)];
+        for (flag, certified) in pairs.into_iter().chain(sni) {
+            let leaf = certified.cert.first();
+            if let Some((leaf, validity)) = leaf.and_then(|leaf| Some((leaf, validity(leaf)?))) {
+                add(flag, (verify::subject(leaf), validity.not_after));
+            }
         }
-        let peer_ca = self.peer_ca(serving.as_deref(), client_ca.as_ref());
-        Some(Credentials {
-            serving: serving?,
-            client_ca: client_ca?,
-            request_header_ca: match front {
-                Some(roots) => Some(roots?),
-                None => None,
-            },
-            proxy_client: proxy_client?,
-            peer_ca: peer_ca?,
-        })
-    }
-
-    fn roots(&mut self, name: &'static str, file: &Path) -> Option<Arc<RootCertStore>> {
-        self.note(files::roots(&self.config.origins.flag(name), file))
-    }
-
-    fn pair(
-        &mut self,
-        (certificate_name, certificate_file): (&'static str, &Path),
-        (key_name, key_file): (&'static str, &Path),
-    ) -> Option<Arc<CertifiedKey>> {
-        let origins = &self.config.origins;
-        let (certificate_flag, key_flag) = (origins.flag(certificate_name), origins.flag(key_name));
-        let chain = self.note(files::certificates(&certificate_flag, certificate_file));
-        let key = self.note(files::signing_key(&key_flag, key_file));
-        let certified = CertifiedKey::new(chain?, key?);
-        self.note(files::matching(certified, (certificate_flag, certificate_file), (key_flag, key_file)))
-    }
-
-    fn peer_ca(
-        &mut self,
-        serving: Option<&CertifiedKey>,
-        client_ca: Option<&Arc<RootCertStore>>,
-    ) -> Option<Arc<RootCertStore>> {
-        if let Some(file) = &self.config.files.peer_ca {
-            return self.roots("peer-ca-file", file);
+        let bundles = [
+            ("client-ca-file", &self.client_ca),
+            ("requestheader-client-ca-file", &self.request_header_ca),
+            ("peer-ca-file", &self.peer_ca),
+        ];
+        for (flag, bundle) in bundles {
+            bundle.expirations().for_each(|expiration| add(flag, expiration));
         }
-        match self.note(peer_ca::of_own_credentials(self.config))? {
-            Some(roots) => Some(roots),
-            None => self.note(peer_ca::of_clients(self.config, serving?, client_ca?)),
-        }
-    }
-
-    fn note<T>(&mut self, result: Result<T, CredentialError>) -> Option<T> {
-        result.map_err(|mistake| self.mistakes.push(mistake)).ok()
+        all
     }
 }
 
 /// Names whose certificates these are; neither keys nor encoded certificates are printed.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = |certified: &CertifiedKey| certified.cert.first().map(verify::subject);
         f.debug_struct("Credentials")
-            .field("serving", &verify::subject(&self.serving))
-            .field("proxy_client", &verify::subject(&self.proxy_client))
+            .field("serving", &subject(&self.serving))
+            .field("proxy_client", &subject(&self.proxy_client))
             .field("client_ca", &self.client_ca.len())
-            .field("request_header_ca", &self.request_header_ca.as_ref().map(|roots| roots.len()))
+            .field("request_header_ca", &self.request_header_ca.len())
             .field("peer_ca", &self.peer_ca.len())
             .finish_non_exhaustive()
     }

@@ -13,12 +13,14 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use crate::tls::ClientVerifiers;
 use crate::upstream::TrustClass;
 
+pub mod judged;
 pub mod names;
 pub mod x509;
 
+pub use judged::Judged;
 pub use names::IdentityHeaders;
 
-/// What the client's certificate proves, established once per connection.
+/// What the client's certificate proves at one moment.
 #[derive(Clone, Debug)]
 pub enum ClientCertificate {
     /// No certificate that any authenticator has an opinion on.
@@ -77,14 +79,14 @@ impl ClientCertificate {
     }
 }
 
-/// Establishes what a connection's certificate proves. Called for resumed TLS sessions too, so that none outlives a CA.
-pub fn of_connection(
-    certificates: Option<&[CertificateDer<'_>]>,
+/// Establishes what a connection's certificate proves at a moment.
+pub fn of_certificate(
+    certificates: &[CertificateDer<'_>],
     verifiers: &ClientVerifiers,
     names: &IdentityHeaders,
+    now: UnixTime,
 ) -> ClientCertificate {
-    let Some([leaf, intermediates @ ..]) = certificates else { return ClientCertificate::Absent };
-    let now = UnixTime::now();
+    let [leaf, intermediates @ ..] = certificates else { return ClientCertificate::Absent };
     let own = verifiers.is_client(leaf, intermediates, now).then(|| x509::user_of(leaf));
     let may_assert = verifiers.is_front_proxy(leaf, intermediates, now)
         && x509::common_name(leaf).is_ok_and(|name| names.may_assert(&name));

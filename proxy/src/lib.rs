@@ -12,7 +12,7 @@
 //! [`account`] counts it. Each stage knows those before it and none behind it.
 //!
 //! Beside the path, each with one piece of state that only it writes: [`discovery::sync`] the snapshot, [`peers`] the list
-//! of API servers, [`steering`] the kernel's maps. [`app`] puts everything together.
+//! of API servers, [`reload`] the TLS context, [`steering`] the kernel's maps. [`app`] puts everything together.
 
 pub mod accept;
 pub mod tls;
@@ -53,3 +53,4 @@ pub mod app;
 pub mod config;
 pub mod credentials;
 pub mod logging;
+pub mod reload;

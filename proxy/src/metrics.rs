@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::classify::RequestInfo;
 use crate::discovery::Snapshot;
 use crate::error::RequestError;
+use crate::reload::CredentialState;
 use crate::steering::Steering;
 
 /// All metrics of the process.
@@ -41,7 +42,11 @@ struct ErrorType {
 
 impl Metrics {
     /// Registers everything; the collector reads kernel maps and the snapshot when it is scraped, never before.
-    pub fn new(steering: Arc<Steering>, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+    pub fn new(
+        steering: Arc<Steering>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        credentials: Arc<ArcSwap<CredentialState>>,
+    ) -> Self {
         let mut registry = Registry::default();
         let rerouted = Family::default();
         registry.register(
@@ -61,7 +66,7 @@ impl Metrics {
             "Failed attempts to learn what an API server serves, by kind",
             sync_errors.clone(),
         );
-        registry.register_collector(Box::new(Live { steering, snapshot }));
+        registry.register_collector(Box::new(Live { steering, snapshot, credentials }));
         Self { registry, rerouted, proxy_errors, sync_errors }
     }
 
@@ -102,11 +107,13 @@ impl Metrics {
 struct Live {
     steering: Arc<Steering>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    credentials: Arc<ArcSwap<CredentialState>>,
 }
 
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_peers(&mut encoder)?;
+        self.encode_credentials(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
@@ -130,6 +137,30 @@ impl Live {
         counters(encoder, "mvproxy_peer_connections_opened", "Connections opened to an API server", &opened)?;
         let failed: Vec<_> = l4.iter().map(|(peer, cells)| (peer.to_string(), cells.failed)).collect();
         counters(encoder, "mvproxy_peer_connections_failed", "Connections that did not come about", &failed)
+    }
+
+    fn encode_credentials(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let state = self.credentials.load();
+        let name = "mvproxy_certificate_expiration_timestamp_seconds";
+        let help = "When a certificate in use ceases to be valid";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for expiration in &state.expirations {
+            let end = i64::try_from(expiration.not_after.as_secs()).unwrap_or(i64::MAX);
+            let labels = [("flag", expiration.flag), ("subject", expiration.subject.as_str())];
+            ConstGauge::new(end).encode(family.encode_family(&labels)?)?;
+        }
+        let name = "mvproxy_credential_reloads";
+        let help = "Changes of certificates, keys and CAs, by whether they could be put into use";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (result, value) in [("success", state.reloads), ("failure", state.failures)] {
+            ConstCounter::new(value).encode(family.encode_family(&[("result", result)])?)?;
+        }
+        gauge(
+            encoder,
+            "mvproxy_credentials_outdated",
+            "1 while a file cannot be used and its former content stays in use",
+            !state.mistakes.is_empty(),
+        )
     }
 
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

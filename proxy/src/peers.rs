@@ -1,15 +1,16 @@
 //! Knows which other API servers there are: a static list, or the `kubernetes` EndpointSlices in `default`.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, pin_mut};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::reflector;
 use kube::runtime::reflector::store;
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -26,6 +27,8 @@ pub use own_address::OwnAddresses;
 
 /// How often the names of static peers are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Time between two attempts to read EndpointSlices.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 /// Peers one snapshot can hold beside the local server.
 const MOST_PEERS: usize = ServerSet::CAPACITY - 2;
 
@@ -68,12 +71,27 @@ impl Peers {
         }
     }
 
-    /// Follows the `kubernetes` service's EndpointSlices, where every API server enters itself.
-    pub async fn follow_endpoint_slices(self, client: Client) {
+    /// Follows the `kubernetes` service's EndpointSlices, where every API server enters itself. `connect` is called again
+    /// after an error: the credentials may have been renewed.
+    pub async fn follow_endpoint_slices<E: Error + 'static>(
+        self,
+        connect: impl Fn() -> Result<Client, E> + Send,
+    ) {
+        loop {
+            match connect() {
+                Ok(client) => self.follow_with(client).await,
+                Err(error) => warn!(error = %chain(&error), "own credentials cannot be used"),
+            }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+    }
+
+    /// Follows the EndpointSlices until they cannot be read.
+    async fn follow_with(&self, client: Client) {
         let slices: Api<EndpointSlice> = Api::namespaced(client, "default");
         let (reader, writer) = store();
         let config = watcher::Config::default().labels("kubernetes.io/service-name=kubernetes");
-        let events = reflector(writer, watcher(slices, config).default_backoff());
+        let events = reflector(writer, watcher(slices, config));
         pin_mut!(events);
         while let Some(event) = events.next().await {
             match event {
@@ -83,6 +101,7 @@ impl Peers {
                 }
                 Err(error) => {
                     warn!(error = %chain(&error), "EndpointSlices of default/kubernetes are not readable; the last list stays");
+                    return;
                 }
             }
         }

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use crate::discovery::Snapshot;
 use crate::forward::ResponseBody;
+use crate::reload::CredentialState;
 use crate::steering::{Attachment, Steering};
 
 /// Name of the proxy's line in the API server's own list.
@@ -32,13 +33,19 @@ pub enum Audience {
 pub struct Readiness {
     steering: Arc<Steering>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    credentials: Arc<ArcSwap<CredentialState>>,
     steering_is_wanted: bool,
 }
 
 impl Readiness {
-    /// Reads steering and snapshot when asked.
-    pub fn new(steering: Arc<Steering>, snapshot: Arc<ArcSwap<Snapshot>>, steering_is_wanted: bool) -> Self {
-        Self { steering, snapshot, steering_is_wanted }
+    /// Reads steering, snapshot and credentials when asked.
+    pub fn new(
+        steering: Arc<Steering>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        credentials: Arc<ArcSwap<CredentialState>>,
+        steering_is_wanted: bool,
+    ) -> Self {
+        Self { steering, snapshot, credentials, steering_is_wanted }
     }
 
     /// Whether requests can be routed: the local API server's resources are known, and which peers there are.
@@ -55,6 +62,10 @@ impl Readiness {
         let outcome = if self.is_ready() { "ok" } else { "failed: discovery is not synced" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
+        for mistake in &self.credentials.load().mistakes {
+            let why = if audience == Audience::Operator { mistake } else { "reason withheld" };
+            let _ = writeln!(lines, "[+]{CHECK}-credentials excluded: former ones stay in use: {why}");
+        }
         if self.steering_is_wanted {
             let why = match (self.steering.state().attachment, audience) {
                 (Attachment::Attached, _) => return lines,

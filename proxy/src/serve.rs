@@ -30,7 +30,7 @@ use crate::error::RequestError;
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
 use crate::forward::{self, Budget, ForwardError, Outbound, Pool, ResponseBody};
-use crate::identity::{self, ClientCertificate, IdentityHeaders, identify};
+use crate::identity::{IdentityHeaders, Judged, identify};
 use crate::limits::Sources;
 use crate::metrics::Metrics;
 use crate::readiness::{Readiness, asks_for_list};
@@ -107,7 +107,7 @@ pub struct Worker {
 struct Client {
     worker: Arc<Worker>,
     address: IpAddr,
-    certificate: ClientCertificate,
+    certificate: Judged,
     /// Whether a first request came.
     served: AtomicBool,
 }
@@ -136,7 +136,7 @@ pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
     };
     let tls = worker.shared.tls.load_full();
     match handshake(accepted, &tls).await {
-        Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip(), &tls).await,
+        Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip()).await,
         Ok(Handshake::Splice { io, head, reason }) => {
             debug!(client = %address, ?reason, "connection passed on untouched");
             forward::splice::splice(worker.pool.dialer(), &worker.shared.local, io, &head).await;
@@ -146,9 +146,9 @@ pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
     }
 }
 
-async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, tls: &TlsContext) {
+async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr) {
     let shared = Arc::clone(&worker.shared);
-    let certificate = identity::of_connection(session.certificates.as_deref(), &tls.clients, &shared.names);
+    let certificate = Judged::new(session.certificates);
     let client = Arc::new(Client { worker, address, certificate, served: AtomicBool::new(false) });
     let life = Life { drain: &shared.drain, served: &client.served };
     let service = service_fn(|request| {
@@ -264,7 +264,8 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, RequestError> {
     let worker = &client.worker;
     let shared = &worker.shared;
-    let identity = identify(&client.certificate, request.headers(), &shared.names)?;
+    let certificate = client.certificate.now(&shared.tls.load(), &shared.names);
+    let identity = identify(&certificate, request.headers(), &shared.names)?;
     let snapshot = shared.snapshot.load_full();
     let target = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {
@@ -277,7 +278,7 @@ async fn answer(
         // Exactly the value that keeps a built-in proxy behind this one from sending it on.
         request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
-    let is_trusted = client.certificate.is_front_proxy() || shared.trusts(client.address);
+    let is_trusted = certificate.is_front_proxy() || shared.trusts(client.address);
     let outbound = Outbound::new(request, &identity, &shared.names, client.address, is_trusted)?;
     let watch = info.and_then(|info| Watch::of(info, &outbound, shared.watch_continuation));
 

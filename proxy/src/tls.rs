@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::sign::SingleCertAndKey;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::aws_lc_rs;
+use rustls_pki_types::UnixTime;
 
+use crate::config::ServingTls;
 use crate::credentials::Credentials;
-use crate::upstream::TrustClass;
 
+mod clients;
+mod direct;
 pub mod handshake;
+mod serving;
+mod upstreams;
+
+pub use clients::ClientVerifiers;
+pub use serving::ServerConfigs;
+pub use upstreams::UpstreamTls;
 
 /// Name in every kube-apiserver's serving certificate; what the built-in proxy verifies too.
 pub const APISERVER_NAME: &str = "kubernetes.default.svc";
@@ -43,278 +41,70 @@ pub enum TlsError {
     #[error("--peer-ca-file: the CA bundle cannot verify serving certificates")]
     ServerVerifier(#[source] rustls::client::VerifierBuilderError),
     /// The provider does not offer the protocol versions.
-    #[error("TLS 1.2 and 1.3 are not available")]
+    #[error("--tls-min-version, --tls-cipher-suites: no TLS version is left that can be used")]
     Versions(#[source] rustls::Error),
 }
 
 /// Everything TLS needs, built from one set of credentials and replaced as a whole.
 #[derive(Debug)]
 pub struct TlsContext {
-    /// Configuration of steered connections; its session store dies with it, so no session outlives a CA.
-    pub server: Arc<ServerConfig>,
+    /// Towards clients.
+    pub server: ServerConfigs,
     /// Decides what a client's certificate proves.
     pub clients: ClientVerifiers,
-    /// Configurations towards the local API server.
-    pub to_local: UpstreamTls,
-    /// Configurations towards peers.
-    pub to_peers: UpstreamTls,
-}
-
-/// Client configurations towards one kind of upstream.
-#[derive(Clone, Debug)]
-pub struct UpstreamTls {
-    asserted: Arc<ClientConfig>,
-    asserted_http1: Arc<ClientConfig>,
-    plain: Arc<ClientConfig>,
-    plain_http1: Arc<ClientConfig>,
+    /// Towards API servers.
+    pub upstreams: UpstreamTls,
+    /// Counts the contexts of a process: what an earlier one let a client prove has to be proved again.
+    pub generation: u64,
+    /// The same of the credentials towards API servers: connections opened with earlier ones take no new requests.
+    pub upstream_generation: u64,
+    /// When a CA's validity begins or ends, and another context is due.
+    pub valid_until: Option<UnixTime>,
 }
 
 impl TlsContext {
-    /// Builds the configurations.
+    /// The first context of a process.
     ///
     /// # Errors
     /// When a CA bundle cannot serve its purpose.
-    pub fn new(credentials: &Credentials) -> Result<Self, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let clients =
-            ClientVerifiers::new(&credentials.client_ca, credentials.request_header_ca.as_ref(), &provider)?;
-        let server = server_config(credentials, &clients, &provider)?;
-        let by_ca = WebPkiServerVerifier::builder_with_provider(
-            Arc::clone(&credentials.peer_ca),
-            Arc::clone(&provider),
-        )
-        .build()
-        .map_err(TlsError::ServerVerifier)?;
-        let local: Arc<dyn ServerCertVerifier> = Arc::new(LocalServerVerifier {
-            own: credentials.serving.cert.first().cloned().map(CertificateDer::into_owned),
-            by_ca: Arc::clone(&by_ca),
-        });
-        let peers: Arc<dyn ServerCertVerifier> = by_ca;
+    pub fn new(credentials: &Credentials, serving: &ServingTls, now: UnixTime) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let clients = ClientVerifiers::new(
+            &credentials.client_ca,
+            Some(&credentials.request_header_ca),
+            &provider,
+            now,
+        )?;
+        let bundles = [&credentials.client_ca, &credentials.request_header_ca, &credentials.peer_ca];
         Ok(Self {
-            server: Arc::new(server),
+            server: ServerConfigs::new(credentials, serving, &clients, &provider)?,
             clients,
-            to_local: UpstreamTls::new(credentials, &local, &provider)?,
-            to_peers: UpstreamTls::new(credentials, &peers, &provider)?,
+            upstreams: UpstreamTls::new(credentials, &provider, now)?,
+            generation: 0,
+            upstream_generation: 0,
+            valid_until: bundles.iter().filter_map(|bundle| bundle.next_change(now)).min(),
         })
     }
-}
 
-impl UpstreamTls {
-    fn new(
+    /// The context that follows this one.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn next(
+        &self,
         credentials: &Credentials,
-        verifier: &Arc<dyn ServerCertVerifier>,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, TlsError> {
-        let builder = || {
-            let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-                .with_safe_default_protocol_versions()
-                .map_err(TlsError::Versions)?;
-            Ok(builder.dangerous().with_custom_certificate_verifier(Arc::clone(verifier)))
-        };
-        let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.proxy_client)));
-        let asserted = builder()?.with_client_cert_resolver(resolver);
-        let plain = builder()?.with_no_client_auth();
-        Ok(Self {
-            asserted: with_protocols(&asserted, &[HTTP_2, HTTP_1_1]),
-            asserted_http1: with_protocols(&asserted, &[HTTP_1_1]),
-            plain: with_protocols(&plain, &[HTTP_2, HTTP_1_1]),
-            plain_http1: with_protocols(&plain, &[HTTP_1_1]),
-        })
-    }
-
-    /// The configuration for ordinary requests of a trust class.
-    pub fn for_requests(&self, class: TrustClass) -> &Arc<ClientConfig> {
-        match class {
-            TrustClass::Asserted => &self.asserted,
-            TrustClass::Bearer => &self.plain,
-            // An API server ends an HTTP/2 connection after an unauthenticated request; HTTP/1.1 connections live on.
-            TrustClass::Anonymous => &self.plain_http1,
-        }
-    }
-
-    /// The configuration for connections that are upgraded, which HTTP/2 cannot be.
-    pub fn for_upgrades(&self, class: TrustClass) -> &Arc<ClientConfig> {
-        match class {
-            TrustClass::Asserted => &self.asserted_http1,
-            TrustClass::Bearer | TrustClass::Anonymous => &self.plain_http1,
-        }
-    }
-}
-
-fn with_protocols(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
-    let mut config = config.clone();
-    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    // A store of its own: sessions never cross trust classes.
-    config.resumption = Resumption::in_memory_sessions(64);
-    Arc::new(config)
-}
-
-fn server_config(
-    credentials: &Credentials,
-    clients: &ClientVerifiers,
-    provider: &Arc<CryptoProvider>,
-) -> Result<ServerConfig, TlsError> {
-    let verifier = AnyClientCertificate {
-        hints: clients.root_hints(),
-        algorithms: provider.signature_verification_algorithms,
-    };
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Versions)?
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.serving))));
-    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
-    Ok(config)
-}
-
-/// Checks client certificates against the two CAs that may vouch for them.
-#[derive(Clone, Debug)]
-pub struct ClientVerifiers {
-    client: Arc<dyn ClientCertVerifier>,
-    front_proxy: Option<Arc<dyn ClientCertVerifier>>,
-}
-
-impl ClientVerifiers {
-    pub(crate) fn new(
-        client_ca: &Arc<RootCertStore>,
-        front_proxy_ca: Option<&Arc<RootCertStore>>,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, TlsError> {
-        let build = |roots: &Arc<RootCertStore>, flag| {
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
-                .build()
-                .map_err(|source| TlsError::ClientVerifier { flag, source })
-        };
-        Ok(Self {
-            client: build(client_ca, "--client-ca-file")?,
-            front_proxy: front_proxy_ca
-                .map(|roots| build(roots, "--requestheader-client-ca-file"))
-                .transpose()?,
-        })
-    }
-
-    /// Whether the certificate is an ordinary client's: chain, validity and clientAuth usage.
-    pub fn is_client(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
-        self.client.verify_client_cert(leaf, chain, now).is_ok()
-    }
-
-    /// Whether there is a CA for front proxies, and so a request-header authenticator.
-    pub fn knows_front_proxies(&self) -> bool {
-        self.front_proxy.is_some()
-    }
-
-    /// Whether the certificate is a front proxy's; its name is not looked at.
-    pub fn is_front_proxy(
-        &self,
-        leaf: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
+        serving: &ServingTls,
         now: UnixTime,
-    ) -> bool {
-        self.front_proxy
-            .as_ref()
-            .is_some_and(|verifier| verifier.verify_client_cert(leaf, chain, now).is_ok())
-    }
-
-    fn root_hints(&self) -> Vec<DistinguishedName> {
-        let front_proxy = self.front_proxy.iter().flat_map(|verifier| verifier.root_hint_subjects());
-        self.client.root_hint_subjects().iter().chain(front_proxy).cloned().collect()
-    }
-}
-
-/// Accepts any client certificate whose key the client holds; what it proves is decided in [`crate::identity`].
-///
-/// kube-apiserver asks for a certificate and never fails a handshake over it: one that does not verify draws a 401, or
-/// nothing when a token authenticates the request.
-#[derive(Debug)]
-struct AnyClientCertificate {
-    hints: Vec<DistinguishedName>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ClientCertVerifier for AnyClientCertificate {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.hints
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-/// Verifies the local API server: it shows the very certificate this proxy serves, or one the peer CA vouches for.
-///
-/// The port is not privileged, so while the API server is down any local process could listen there.
-#[derive(Debug)]
-struct LocalServerVerifier {
-    own: Option<CertificateDer<'static>>,
-    by_ca: Arc<WebPkiServerVerifier>,
-}
-
-impl ServerCertVerifier for LocalServerVerifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.own.as_ref().is_some_and(|own| own == leaf) {
-            return Ok(ServerCertVerified::assertion());
+    ) -> Result<Self, TlsError> {
+        let mut next = Self::new(credentials, serving, now)?;
+        next.generation = self.generation + 1;
+        next.upstream_generation = self.upstream_generation;
+        if next.upstreams.is_same(&self.upstreams) {
+            // With their sessions.
+            next.upstreams = self.upstreams.clone();
+        } else {
+            next.upstream_generation += 1;
         }
-        self.by_ca.verify_server_cert(leaf, intermediates, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.by_ca.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.by_ca.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_ca.supported_verify_schemes()
+        Ok(next)
     }
 }

@@ -16,7 +16,8 @@ fn classification_allocates_only_to_undo_escapes() {
         let mut columns = line.split('\t');
         let (method, target) = (columns.next().unwrap(), columns.next().unwrap());
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let seen = measure(|| {
             let decoded = decode_path(path);
             let _ = std::hint::black_box(classify(&method, &decoded, query));

@@ -181,6 +181,18 @@ impl Standin {
         *self.shared.documents.write().expect("no holder of this lock panics") = Arc::new(documents);
     }
 
+    /// Believes certificates of these CA bundles (PEM) from the next request on, on open connections too, as kube-apiserver
+    /// does when the files change.
+    ///
+    /// # Errors
+    /// When a bundle cannot be read.
+    pub fn trust(&self, client_ca: Option<&str>, request_header: Option<RequestHeader>) -> Result<()> {
+        let (tokens, loopback_token) = self.shared.tokens.clone();
+        let renewed = Authenticator::new(client_ca, request_header, tokens, loopback_token)?;
+        *self.shared.authenticator.write().expect("no holder of this lock panics") = Arc::new(renewed);
+        Ok(())
+    }
+
     /// Stops as kube-apiserver does on SIGTERM: not ready, lease and endpoint withdrawn, watches ended, GOAWAY on
     /// every connection; what does not finish in five seconds is cut.
     ///
@@ -209,14 +221,16 @@ fn assemble(options: StandinOptions, advertised: SocketAddr) -> Result<(Arc<Shar
     let token = clock::uuid();
     let certificate = tls::loopback_certificate()?;
     let loopback = Loopback::new(token.clone(), certificate.end_entity_cert()?.clone().into_owned());
-    let authenticator =
-        Authenticator::new(options.client_ca.as_deref(), options.request_header, options.tokens, token)?;
+    let tokens = (options.tokens, token);
+    let (client_ca, (known, loopback_token)) = (options.client_ca.as_deref(), tokens.clone());
+    let authenticator = Authenticator::new(client_ca, options.request_header, known, loopback_token)?;
     let config = tls::server_config(&options.serving, certificate, authenticator.ca_subjects())?;
     let shared = Shared {
         address: advertised.to_string(),
         documents: RwLock::new(Arc::new(options.documents)),
         store: options.store,
-        authenticator,
+        authenticator: RwLock::new(Arc::new(authenticator)),
+        tokens,
         recorder: Recorder::default(),
         faults: Arc::new(Faults::default()),
         loopback,

@@ -5,19 +5,13 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use mvproxy_tests::client::{ClientOptions, Trust};
 use mvproxy_tests::standin::RecordedRequest;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::HandshakeKind;
+use rustls::version::{TLS12, TLS13};
 use support::{
-    BOTH, Caller, Cluster, Http, Session, both_serve, bounded, only_new_serves, promptly, request,
+    BOTH, Caller, Cluster, Http, Resuming, Session, both_serve, bounded, only_new_serves, promptly, request,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 #[test]
 fn trust_classes_never_share_an_upstream_connection() {
@@ -132,40 +126,21 @@ fn a_resumed_tls_session_is_the_same_client() {
     bounded(async {
         let cluster = Cluster::start().await;
         let alice = Caller::alice(&cluster.pki).options(cluster.old.proxy.address, Http::One);
-        let connector = TlsConnector::from(Arc::new(tls_of(&alice)));
-        let mut kinds = Vec::new();
-        for number in 0..3 {
-            let stream = TcpStream::connect(alice.address).await.unwrap();
-            let name = ServerName::try_from("kubernetes").unwrap();
-            let mut stream = connector.connect(name, stream).await.unwrap();
-            let target = format!("{}?resumed={number}", both_serve().path());
-            let head = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-            stream.write_all(head.as_bytes()).await.unwrap();
-            let mut answer = Vec::new();
-            promptly("the answer", stream.read_to_end(&mut answer)).await.unwrap();
-            kinds.push(stream.get_ref().1.handshake_kind().unwrap());
-            let user = cluster.old.only_request_for(&target).user.unwrap();
-            assert_eq!(
-                (user.name.as_str(), &user.groups[..2]),
-                ("alice", &["dev".to_owned(), "ops".to_owned()][..])
-            );
+        for versions in [&[&TLS12], &[&TLS13]] {
+            let (sessions, mut kinds) = (Resuming::new(&alice, versions), Vec::new());
+            for number in 0..3 {
+                let target =
+                    format!("{}?resumed={number}&over={:?}", both_serve().path(), versions[0].version);
+                kinds.push(sessions.get(&target).await.0);
+                let user = cluster.old.only_request_for(&target).user.unwrap();
+                assert_eq!(
+                    (user.name.as_str(), &user.groups[..2]),
+                    ("alice", &["dev".to_owned(), "ops".to_owned()][..])
+                );
+            }
+            assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed]);
         }
-        assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed]);
     });
-}
-
-/// A configuration for several connections, which so share their TLS sessions.
-fn tls_of(client: &ClientOptions) -> ClientConfig {
-    let Trust::Ca(pem) = &client.trust else { panic!("callers believe a CA") };
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
-    let identity = client.identity.as_ref().unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    builder.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap()
 }
 
 async fn write(session: &mut Session, api: &support::Api, name: &str) -> u16 {

@@ -11,8 +11,9 @@ use super::flags;
 use super::origin::{Flag, Origins};
 use super::own::{self, own_credentials};
 use super::sources::{Given, Sources};
+use super::tls_values;
 use super::values::{self, Reading};
-use super::{Config, CredentialFiles, RequestHeaderNames, SteeringMode};
+use super::{Config, CredentialFiles, RequestHeaderNames, ServingTls, SteeringMode};
 
 /// Builds the configuration; what is wrong gets its default, what is missing an empty file name.
 pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Config {
@@ -29,6 +30,8 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         bpffs_dir: read.one("bpffs-dir", values::absolute_path).unwrap_or_else(|| flags::BPFFS_DIR.into()),
         cgroup: read.one("cgroup", values::absolute_path),
         files: read.credential_files(),
+        sni_cert_keys: read.each("tls-sni-cert-key", tls_values::sni_cert_key),
+        serving_tls: read.serving_tls(),
         request_header: read.request_header_names(),
         peers: read.many("peers", values::peer).unwrap_or_default(),
         peer_advertise_ip: read.one("peer-advertise-ip", values::dialled_ip),
@@ -82,6 +85,11 @@ impl Reader<'_> {
         Some(given.all().filter_map(|value| self.keep(&given.flag, value, parse(value))).collect())
     }
 
+    fn each<T>(&mut self, name: &'static str, parse: fn(&str) -> Reading<T>) -> Vec<T> {
+        let Some(given) = self.sources.pick(name) else { return Vec::new() };
+        given.each().filter_map(|value| self.keep(&given.flag, value, parse(value))).collect()
+    }
+
     fn keep<T>(&mut self, flag: &Flag, value: &str, reading: Reading<T>) -> Option<T> {
         let wrong = |expected| ConfigError::Invalid { flag: flag.clone(), value: value.to_owned(), expected };
         reading.map_err(|expected| self.mistakes.push(wrong(expected))).ok()
@@ -114,8 +122,19 @@ impl Reader<'_> {
             client_ca: self.required_file("client-ca-file"),
             proxy_client_cert: self.required_file("proxy-client-cert-file"),
             proxy_client_key: self.required_file("proxy-client-key-file"),
-            request_header_ca: Some(self.required_file("requestheader-client-ca-file")),
+            request_header_ca: self.required_file("requestheader-client-ca-file"),
             peer_ca: self.file("peer-ca-file"),
+        }
+    }
+
+    fn serving_tls(&mut self) -> ServingTls {
+        let suites = self.many("tls-cipher-suites", tls_values::cipher_suite);
+        ServingTls {
+            min_version: self.one("tls-min-version", tls_values::min_version).unwrap_or_default(),
+            // Those that rustls lacks count too: a list of only such leaves TLS 1.3.
+            cipher_suites: suites
+                .filter(|all| !all.is_empty())
+                .map(|all| all.into_iter().flatten().collect()),
         }
     }
 

@@ -145,7 +145,7 @@ fn arg(flag: &'static FlagSpec) -> Arg {
     let help = if flag.in_manifest { format!("{} (m)", flag.help) } else { flag.help.to_owned() };
     let action = match flag.arity {
         Arity::One => ArgAction::Set,
-        Arity::Many => ArgAction::Append,
+        Arity::Many | Arity::Each => ArgAction::Append,
     };
     let arg = Arg::new(flag.name)
         .long(flag.name)

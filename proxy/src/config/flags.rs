@@ -11,6 +11,8 @@ pub(super) enum Arity {
     One,
     /// Commas separate, repeating adds.
     Many,
+    /// Repeating adds; commas are part of the value.
+    Each,
 }
 
 /// One flag.
@@ -105,6 +107,23 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..manifest("tls-cert-file", "FILE", SERVING)
     },
     FlagSpec { help: "Its key, PEM (required)", ..manifest("tls-private-key-file", "FILE", SERVING) },
+    FlagSpec {
+        help: "Certificate and key for clients that ask for certain names: those in the certificate, or the ones listed; \
+               repeat the flag for more [default: none]",
+        arity: Arity::Each,
+        ..manifest("tls-sni-cert-key", "CERT,KEY[:NAME,...]", SERVING)
+    },
+    FlagSpec {
+        help: "Lowest TLS version for clients: VersionTLS12 or VersionTLS13 (VersionTLS10 and 11 mean VersionTLS12) \
+               [default: VersionTLS12]",
+        ..manifest("tls-min-version", "VERSION", SERVING)
+    },
+    FlagSpec {
+        help: "TLS 1.2 cipher suites for clients, by their Go names; those that rustls lacks (CBC, RC4, 3DES, RSA key \
+               exchange) are left out [default: all ECDHE suites with GCM or ChaCha20]",
+        arity: Arity::Many,
+        ..manifest("tls-cipher-suites", "SUITE,...", SERVING)
+    },
     FlagSpec {
         help: "CAs that client certificates are verified against, PEM (required)",
         ..manifest("client-ca-file", "FILE", SERVING)

@@ -41,6 +41,11 @@ impl Given<'_> {
         self.values.last().map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
+    /// The values as they were given, without empty ones.
+    pub(super) fn each(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
     /// The values of a list, without empty ones.
     pub(super) fn all(&self) -> impl Iterator<Item = &str> {
         self.values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|value| !value.is_empty())

@@ -4,22 +4,21 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::Error;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{Error, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::bundle::CaBundle;
 use super::error::CredentialError;
 use crate::config::Flag;
 
 /// Reads a CA bundle; every certificate in it counts.
-pub(super) fn roots(flag: &Flag, file: &Path) -> Result<Arc<RootCertStore>, CredentialError> {
-    let mut roots = RootCertStore::empty();
-    for (index, certificate) in certificates(flag, file)?.into_iter().enumerate() {
-        roots.add(certificate).map_err(|source| bad_certificate(flag, file, index + 1, source))?;
-    }
-    Ok(Arc::new(roots))
+pub(super) fn bundle(flag: &Flag, file: &Path) -> Result<Arc<CaBundle>, CredentialError> {
+    CaBundle::new(certificates(flag, file)?)
+        .map(Arc::new)
+        .map_err(|(number, source)| bad_certificate(flag, file, number, source))
 }
 
 /// Reads a chain or bundle of at least one certificate.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, RootCertStore};
@@ -10,7 +11,7 @@ use rustls_pki_types::{TrustAnchor, UnixTime};
 use x509_parser::prelude::{FromDer, X509Name};
 
 use super::error::CredentialError;
-use super::{Credentials, verify};
+use super::{CaBundle, Credentials, verify};
 use crate::config::{Config, Flag};
 
 /// Refuses a CA that both clients and front proxies have while any name may assert.
@@ -18,28 +19,28 @@ use crate::config::{Config, Flag};
 /// With it every client certificate could carry X-Remote-User: system:admin. kube-apiserver refuses it too.
 pub(super) fn shared_ca(
     config: &Config,
-    clients: &RootCertStore,
-    fronts: &RootCertStore,
+    clients: &CaBundle,
+    fronts: &CaBundle,
 ) -> Result<(), CredentialError> {
     if !config.request_header.allowed_names.is_empty() {
         return Ok(());
     }
-    match common_anchor(fronts, clients) {
+    match common_anchor(&fronts.all(), &clients.all()) {
         None => Ok(()),
         Some(anchor) => Err(CredentialError::SharedCa {
             front_flag: config.origins.flag("requestheader-client-ca-file"),
             client_flag: config.origins.flag("client-ca-file"),
-            subject: anchor_name(anchor),
+            subject: anchor_name(&anchor),
         }),
     }
 }
 
 /// Name and key make an anchor: the same CA with a renewed certificate is the same CA.
-fn common_anchor<'a>(left: &'a RootCertStore, right: &RootCertStore) -> Option<&'a TrustAnchor<'static>> {
+fn common_anchor(left: &RootCertStore, right: &RootCertStore) -> Option<TrustAnchor<'static>> {
     let same = |l: &TrustAnchor<'_>, r: &TrustAnchor<'_>| {
         l.subject == r.subject && l.subject_public_key_info == r.subject_public_key_info
     };
-    left.roots.iter().find(|l| right.roots.iter().any(|r| same(l, r)))
+    left.roots.iter().find(|l| right.roots.iter().any(|r| same(l, r))).cloned()
 }
 
 fn anchor_name(anchor: &TrustAnchor<'_>) -> String {
@@ -52,6 +53,7 @@ fn anchor_name(anchor: &TrustAnchor<'_>) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
     Expired { flag: Flag, file: PathBuf, since: String },
+    ExpiresSoon { flag: Flag, file: PathBuf, on: String },
     NotYetValid { flag: Flag, file: PathBuf, until: String },
     ReadableByOthers { flag: Flag, file: PathBuf, mode: u32 },
     NotAFrontProxy { flag: Flag, file: PathBuf, ca_flag: Flag },
@@ -65,6 +67,9 @@ impl fmt::Display for Doubt {
         match self {
             Self::Expired { flag, file, since } => {
                 write!(f, "{flag}: the certificate in {} expired on {since}; renew it", file.display())
+            }
+            Self::ExpiresSoon { flag, file, on } => {
+                write!(f, "{flag}: the certificate in {} expires on {on}; renew it", file.display())
             }
             Self::NotYetValid { flag, file, until } => {
                 write!(f, "{flag}: the certificate in {} is not valid before {until}", file.display())
@@ -119,14 +124,21 @@ fn readable_by_others(flag: Flag, file: &Path) -> Option<Doubt> {
 }
 
 fn out_of_date(flag: Flag, file: &Path, certified: &CertifiedKey) -> Option<Doubt> {
-    let validity = verify::validity(certified)?;
+    let leaf = certified.cert.first()?;
+    let (validity, (not_before, not_after)) = (verify::validity(leaf)?, verify::validity_text(leaf)?);
     let (now, file) = (UnixTime::now(), file.to_path_buf());
-    let (not_before, not_after) = validity.text;
     if now > validity.not_after {
         return Some(Doubt::Expired { flag, file, since: not_after });
     }
-    (now < validity.not_before).then_some(Doubt::NotYetValid { flag, file, until: not_before })
+    if now < validity.not_before {
+        return Some(Doubt::NotYetValid { flag, file, until: not_before });
+    }
+    let left = validity.not_after.as_secs() - now.as_secs();
+    (left < SOON.as_secs()).then_some(Doubt::ExpiresSoon { flag, file, on: not_after })
 }
+
+/// Time before its end in which a certificate is pointed out.
+const SOON: Duration = Duration::from_hours(7 * 24);
 
 fn front_proxy_doubts(config: &Config, credentials: &Credentials) -> Vec<Doubt> {
     let origins = &config.origins;
@@ -134,23 +146,21 @@ fn front_proxy_doubts(config: &Config, credentials: &Credentials) -> Vec<Doubt> 
     let file = || config.files.proxy_client_cert.clone();
     let certified = &credentials.proxy_client;
     let mut doubts = Vec::new();
-    if let Some(roots) = &credentials.request_header_ca
-        && verify::signed_client(certified, roots).is_err()
-    {
+    if verify::signed_client(certified, credentials.request_header_ca.all()).is_err() {
         let ca_flag = origins.flag("requestheader-client-ca-file");
         doubts.push(Doubt::NotAFrontProxy { flag: flag(), file: file(), ca_flag });
     }
     let names = &config.request_header.allowed_names;
-    let name = verify::common_name(certified).unwrap_or_default();
+    let name = certified.cert.first().and_then(verify::common_name).unwrap_or_default();
     if !names.is_empty() && !names.contains(&name) {
         let names_flag = origins.flag("requestheader-allowed-names");
         doubts.push(Doubt::NameNotAllowed { flag: flag(), file: file(), name, names_flag });
     }
-    if verify::signed_client(certified, &credentials.client_ca).is_ok() {
+    if verify::signed_client(certified, credentials.client_ca.all()).is_ok() {
         let client_flag = origins.flag("client-ca-file");
         doubts.push(Doubt::AlsoAClient { flag: flag(), file: file(), client_flag });
     }
-    if verify::has_organization(certified) {
+    if certified.cert.first().is_some_and(verify::has_organization) {
         doubts.push(Doubt::HasGroups { flag: flag(), file: file() });
     }
     doubts

@@ -115,12 +115,17 @@ impl Dialer {
         Self { tls, local_source }
     }
 
+    /// Counts the changes of the credentials that connections are opened with.
+    pub fn upstream_generation(&self) -> u64 {
+        self.tls.load().upstream_generation
+    }
+
     /// Opens a connection for ordinary requests.
     ///
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(&self, upstream: &Upstream, class: TrustClass) -> Result<Connection, ConnectError> {
-        let config = Arc::clone(self.tls_to(upstream).for_requests(class));
+        let config = self.tls.load().upstreams.for_requests(upstream.role, class);
         let io = self.connect_tls(upstream, config).await?;
         if io.get_ref().1.alpn_protocol() == Some(b"h2") {
             start_http2(io, upstream).await
@@ -138,7 +143,7 @@ impl Dialer {
         upstream: &Upstream,
         class: TrustClass,
     ) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
-        let config = Arc::clone(self.tls_to(upstream).for_upgrades(class));
+        let config = self.tls.load().upstreams.for_upgrades(upstream.role, class);
         start_http1(self.connect_tls(upstream, config).await?, upstream, true).await
     }
 
@@ -174,14 +179,6 @@ impl Dialer {
         match timeout(TLS_TIMEOUT, TlsConnector::from(config).connect(name, io)).await {
             Ok(connected) => connected.map_err(|source| ConnectError::Tls { address, source }),
             Err(_) => Err(ConnectError::TimedOut { address }),
-        }
-    }
-
-    fn tls_to(&self, upstream: &Upstream) -> crate::tls::UpstreamTls {
-        let tls = self.tls.load();
-        match upstream.role {
-            Role::Local => tls.to_local.clone(),
-            Role::Peer => tls.to_peers.clone(),
         }
     }
 }

@@ -39,6 +39,8 @@ struct Key {
     address: SocketAddr,
     role: Role,
     class: TrustClass,
+    /// Of the credentials that the connections were opened with.
+    generation: u64,
 }
 
 /// Connections that may stand in for each other.
@@ -154,8 +156,15 @@ impl Pool {
     }
 
     fn group(&self, upstream: &Upstream, class: TrustClass) -> Arc<Group> {
-        let key = Key { address: upstream.address, role: upstream.role, class };
-        Arc::clone(lock(&self.groups).entry(key).or_default())
+        let generation = self.dialer.upstream_generation();
+        let key = Key { address: upstream.address, role: upstream.role, class, generation };
+        let mut groups = lock(&self.groups);
+        if let Some(group) = groups.get(&key) {
+            return Arc::clone(group);
+        }
+        // Requests on connections with former credentials go on, but no new one is sent there.
+        groups.retain(|known, _| known.generation == generation);
+        Arc::clone(groups.entry(key).or_default())
     }
 }
 

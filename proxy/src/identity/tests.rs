@@ -2,10 +2,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, DnValue,
     ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
-use rustls::RootCertStore;
 
 use super::*;
 use crate::config::RequestHeaderNames;
+use crate::credentials::CaBundle;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -37,13 +37,12 @@ fn client(authority: &Authority, subject: &[(DnType, &str)]) -> CertificateDer<'
 }
 
 fn verifiers(client: &Authority, front_proxy: &Authority) -> ClientVerifiers {
-    let roots = |authority: &Authority| {
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.der().clone()).expect("a trust anchor");
-        Arc::new(roots)
+    let bundle = |authority: &Authority| {
+        Arc::new(CaBundle::new(vec![authority.der().clone()]).expect("a trust anchor"))
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ClientVerifiers::new(&roots(client), Some(&roots(front_proxy)), &provider).expect("verifiers")
+    let (client, front_proxy) = (bundle(client), bundle(front_proxy));
+    ClientVerifiers::new(&client, Some(&front_proxy), &provider, UnixTime::now()).expect("verifiers")
 }
 
 fn names(allowed: &[&str]) -> IdentityHeaders {
@@ -129,8 +128,8 @@ fn who_a_request_speaks_for() {
         ("a front proxy with a token", Some(&proxy), headers(&[token]), "bearer"),
         ("a front proxy that may not assert", Some(&other_proxy), headers(&bob), "401"),
     ] {
-        let chain = certificate.map(std::slice::from_ref);
-        let proved = of_connection(chain, &verifiers, &names);
+        let chain = certificate.map_or(&[][..], std::slice::from_ref);
+        let proved = of_certificate(chain, &verifiers, &names, UnixTime::now());
         assert_eq!(describe(&identify(&proved, &headers, &names)), expected, "{what}");
     }
 }
@@ -145,7 +144,7 @@ fn one_authority_for_both_uses_tells_clients_from_front_proxies_by_name() {
     let claims = headers(&[("x-remote-user", "root")]);
     let of = |certificate: &CertificateDer<'_>, headers: &HeaderMap| {
         describe(&identify(
-            &of_connection(Some(std::slice::from_ref(certificate)), &verifiers, &names),
+            &of_certificate(std::slice::from_ref(certificate), &verifiers, &names, UnixTime::now()),
             headers,
             &names,
         ))
@@ -180,6 +179,6 @@ fn a_subject_that_cannot_be_a_header_is_nobody() {
     let cluster = authority("kubernetes");
     let other = authority("front-proxy-ca");
     let leaf = client(&cluster, &[(DnType::CommonName, "alice\r\nX-Remote-Group: system:masters")]);
-    let proved = of_connection(Some(&[leaf]), &verifiers(&cluster, &other), &names(&[]));
+    let proved = of_certificate(&[leaf], &verifiers(&cluster, &other), &names(&[]), UnixTime::now());
     assert!(matches!(proved, ClientCertificate::Unverified), "{proved:?}");
 }

@@ -75,6 +75,7 @@ pub enum HandshakeError {
 pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Handshake, HandshakeError> {
     // Whoever else uses that name is an ordinary client, and must not reach the API server from the exempt address.
     let is_local = accepted.client.ip().is_loopback() || accepted.client.ip() == accepted.dialled.ip();
+    let dialled = accepted.dialled.ip();
     let complete = async {
         let mut io = accepted.io;
         let (hello, head) = match read_client_hello(&mut io).await? {
@@ -86,7 +87,8 @@ pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Hands
             return Ok(Handshake::Splice { io, head, reason: SpliceReason::LoopbackClient });
         }
         drop(head);
-        let io = StartHandshake::from_parts(*hello, io).into_stream(context.server.clone()).await?;
+        let config = context.server.choose(&hello.client_hello(), dialled);
+        let io = StartHandshake::from_parts(*hello, io).into_stream(config).await?;
         let (_, connection) = io.get_ref();
         Ok(Handshake::Terminated(Box::new(Session {
             http2: connection.alpn_protocol() == Some(HTTP_2),

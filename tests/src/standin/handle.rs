@@ -79,7 +79,9 @@ async fn answer(
         // Before authentication, as in kube-apiserver.
         Err(error) => return (None, Err(Status::internal(format!("failed to create RequestInfo: {error}")))),
     };
-    let authenticated = shared.authenticator.authenticate(connection.presented.as_ref(), &parts.headers);
+    let authenticator = shared.authenticator();
+    let presented = authenticator.examine(&connection.chain);
+    let authenticated = authenticator.authenticate(presented.as_ref(), &parts.headers);
     let effective = match authenticated {
         Ok(user) => impersonate::effective(user, &parts.headers),
         Err(error) => {
@@ -185,7 +187,7 @@ fn record(
         user: user.cloned(),
         version: parts.version,
         connection: connection.id,
-        client_certificate: connection.presented.is_some(),
+        client_certificate: !connection.chain.is_empty(),
         peer_proxied: is_peer_proxied(&parts.headers),
     });
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -20,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::{Authenticator, Presented};
+use super::auth::{Authenticator, StaticToken};
 use super::documents::Documents;
 use super::faults::Faults;
 use super::handle;
@@ -41,7 +42,9 @@ pub(super) struct Shared {
     pub(super) address: String,
     pub(super) documents: RwLock<Arc<Documents>>,
     pub(super) store: Store,
-    pub(super) authenticator: Authenticator,
+    pub(super) authenticator: RwLock<Arc<Authenticator>>,
+    /// What an authenticator needs beside its CAs.
+    pub(super) tokens: (Vec<StaticToken>, String),
     pub(super) recorder: Recorder,
     pub(super) faults: Arc<Faults>,
     pub(super) loopback: Loopback,
@@ -61,12 +64,17 @@ impl Shared {
     pub(super) fn documents(&self) -> Arc<Documents> {
         self.documents.read().expect("no holder of this lock panics").clone()
     }
+
+    pub(super) fn authenticator(&self) -> Arc<Authenticator> {
+        self.authenticator.read().expect("no holder of this lock panics").clone()
+    }
 }
 
 /// One TLS connection.
 pub(super) struct Connection {
     pub(super) id: u64,
-    pub(super) presented: Option<Presented>,
+    /// The client's certificates, judged with every request.
+    pub(super) chain: Vec<CertificateDer<'static>>,
     /// Asks for a GOAWAY (HTTP/2) or a close (HTTP/1.1) after the requests under way.
     pub(super) close: Notify,
 }
@@ -129,7 +137,7 @@ async fn serve_http(
     let chain = session.peer_certificates().unwrap_or_default();
     let connection = Arc::new(Connection {
         id: shared.connections.fetch_add(1, Ordering::Relaxed) + 1,
-        presented: shared.authenticator.examine(chain),
+        chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
         close: Notify::new(),
     });
     let draining = shared.draining.clone();

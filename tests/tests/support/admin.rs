@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::promptly;
 
 /// GETs a path over plain HTTP: status and body.
-pub(super) async fn get(admin: SocketAddr, path: &str) -> Result<(u16, String), String> {
+pub async fn get(admin: SocketAddr, path: &str) -> Result<(u16, String), String> {
     let exchanged = async {
         let mut stream = TcpStream::connect(admin).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");

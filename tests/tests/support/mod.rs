@@ -12,9 +12,10 @@ mod callers;
 mod cluster;
 mod proxy;
 mod raw;
+mod resuming;
 mod upstream;
 
-pub use admin::Metrics;
+pub use admin::{Metrics, get as admin_get};
 pub use apis::{
     AGGREGATED, Api, aggregated, both_serve, only_new_serves, only_new_serves_with_status, served_by,
 };
@@ -22,6 +23,7 @@ pub use callers::{BOTH, Caller, Http, Session, request};
 pub use cluster::{Cluster, Node, standin};
 pub use proxy::{Proxy, ProxyOptions};
 pub use raw::{Upgraded, exchange, read_head};
+pub use resuming::Resuming;
 pub use upstream::{Body, Upstream, breaking, endless, upload, whole};
 
 /// No test takes longer.

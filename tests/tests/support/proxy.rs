@@ -34,7 +34,7 @@ pub struct Proxy {
     pub admin: SocketAddr,
     drain: CancellationToken,
     serving: Option<JoinHandle<Result<(), AppError>>>,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl Proxy {
@@ -52,7 +52,7 @@ impl Proxy {
             admin: app.admin_address().unwrap(),
             drain: app.drain_token(),
             serving: Some(tokio::spawn(app.serve())),
-            _files: files,
+            files,
         }
     }
 
@@ -63,6 +63,13 @@ impl Proxy {
             super::ensure(status == 200, || format!("/readyz says {status}: {body}"))
         })
         .await;
+    }
+
+    /// Renews one of the files that it was started with, the way careful tools do: a whole new file in its place.
+    pub fn renew(&self, name: &str, text: &str) {
+        let fresh = self.files.path().join(format!("{name}.new"));
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(&fresh, self.files.path().join(name)).unwrap();
     }
 
     pub async fn metrics(&self) -> Metrics {
@@ -93,6 +100,7 @@ fn write_files(dir: &Path, options: &ProxyOptions<'_>) {
         ("apiserver.crt", serving.cert_pem.as_str()),
         ("apiserver.key", &serving.key_pem),
         ("ca.crt", pki.ca_pem()),
+        ("peer-ca.crt", pki.ca_pem()),
         ("front-proxy-ca.crt", pki.front_proxy_ca_pem()),
         ("front-proxy-client.crt", &front.cert_pem),
         ("front-proxy-client.key", &front.key_pem),
@@ -123,7 +131,7 @@ fn parse(dir: &Path, options: &ProxyOptions<'_>) -> Config {
         ("tls-cert-file", "apiserver.crt"),
         ("tls-private-key-file", "apiserver.key"),
         ("client-ca-file", "ca.crt"),
-        ("peer-ca-file", "ca.crt"),
+        ("peer-ca-file", "peer-ca.crt"),
         ("requestheader-client-ca-file", "front-proxy-ca.crt"),
         ("proxy-client-cert-file", "front-proxy-client.crt"),
         ("proxy-client-key-file", "front-proxy-client.key"),

@@ -56,7 +56,7 @@ impl Storage<'_> {
         if let Ok(value) = HeaderValue::from_str(&format!("Bearer {token}")) {
             headers.insert(AUTHORIZATION, value);
         }
-        match self.shared.authenticator.authenticate(None, &headers) {
+        match self.shared.authenticator().authenticate(None, &headers) {
             Ok(user) if !user.is_anonymous() => json!({"authenticated": true, "user": user}),
             Ok(_) => json!({}),
             Err(error) => json!({"authenticated": false, "error": error.to_string()}),
