@@ -12,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -255,7 +256,7 @@ async fn connect_tcp(options: &ClientOptions) -> std::io::Result<TcpStream> {
 
 fn config(options: &ClientOptions) -> Result<ClientConfig> {
     let provider = provider();
-    let algorithms = provider.signature_verification_algorithms;
+    let (algorithms, key_provider) = (provider.signature_verification_algorithms, provider.key_provider);
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = match &options.trust {
         Trust::Ca(pem) => {
@@ -277,8 +278,10 @@ fn config(options: &ClientOptions) -> Result<ClientConfig> {
         Some(identity) => {
             let chain =
                 CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect::<Result<_, _>>()?;
-            builder
-                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?)?
+            let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
+            // Not looked into: clients bring certificates that rustls cannot read.
+            let certified = CertifiedKey::new(chain, key_provider.load_private_key(key)?);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
     config.alpn_protocols = vec![if options.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];

@@ -1,6 +1,7 @@
 //! Issues throw-away certificates in the shape kubeadm gives a control plane.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, Error, ExtendedKeyUsagePurpose, IsCa,
@@ -8,6 +9,7 @@ use rcgen::{
 };
 
 mod files;
+pub mod forge;
 
 pub use files::TOKENS_CSV;
 
@@ -45,15 +47,23 @@ impl Pki {
     /// # Errors
     /// Only when the cryptographic library fails.
     pub fn generate() -> Result<Self, Error> {
-        let front_proxy_ca = Authority::generate("front-proxy-ca")?;
+        Self::with(Authority::generate("kubernetes")?, Authority::generate("front-proxy-ca")?)
+    }
+
+    /// The same with one authority for clients and front proxies, which kube-apiserver takes as long as only some names
+    /// may assert.
+    ///
+    /// # Errors
+    /// Only when the cryptographic library fails.
+    pub fn with_one_ca() -> Result<Self, Error> {
+        let ca = Authority::generate("kubernetes")?;
+        Self::with(ca.clone(), ca)
+    }
+
+    fn with(ca: Authority, front_proxy_ca: Authority) -> Result<Self, Error> {
         let front_proxy_client =
             front_proxy_ca.client(&Subject { common_name: "front-proxy-client", ..Subject::default() })?;
-        Ok(Self {
-            ca: Authority::generate("kubernetes")?,
-            front_proxy_ca,
-            strangers_ca: Authority::generate("strangers")?,
-            front_proxy_client,
-        })
+        Ok(Self { ca, front_proxy_ca, strangers_ca: Authority::generate("strangers")?, front_proxy_client })
     }
 
     /// The cluster CA (PEM): signs serving and client certificates.
@@ -123,8 +133,9 @@ impl Pki {
 }
 
 /// A certificate authority with its key in memory.
+#[derive(Clone)]
 struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Arc<Issuer<'static, KeyPair>>,
     cert_pem: String,
     key_pem: String,
 }
@@ -141,7 +152,7 @@ impl Authority {
         set_validity(&mut params);
         let cert_pem = params.self_signed(&key)?.pem();
         let key_pem = key.serialize_pem();
-        Ok(Self { issuer: Issuer::new(params, key), cert_pem, key_pem })
+        Ok(Self { issuer: Arc::new(Issuer::new(params, key)), cert_pem, key_pem })
     }
 
     fn client(&self, subject: &Subject<'_>) -> Result<Identity, Error> {
@@ -156,7 +167,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params);
-        let cert_pem = params.signed_by(&key, &self.issuer)?.pem();
+        let cert_pem = params.signed_by(&key, &*self.issuer)?.pem();
         Ok(Identity { cert_pem, key_pem: key.serialize_pem() })
     }
 }

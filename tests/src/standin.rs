@@ -25,6 +25,7 @@ mod authorize;
 mod call;
 mod clock;
 mod cut;
+mod der;
 mod discovery;
 mod documents;
 mod faults;

@@ -9,8 +9,10 @@ use self::token::{TokenError, Tokens};
 use super::user::User;
 
 mod certificate;
+mod chain;
 pub(super) mod impersonate;
 mod request_header;
+mod text;
 mod token;
 
 pub use request_header::RequestHeader;
@@ -77,10 +79,12 @@ impl Authenticator {
         presented: Option<&Presented>,
         headers: &HeaderMap,
     ) -> Result<User, AuthError> {
-        let methods: [&dyn Fn() -> Result<Option<User>, AuthError>; 3] =
-            [&|| self.by_request_header(presented, headers), &|| Self::by_certificate(presented), &|| {
-                self.tokens.user(headers).map_err(AuthError::from)
-            }];
+        let methods: [&dyn Fn() -> Result<Option<User>, AuthError>; 4] = [
+            &|| self.by_request_header(presented, headers),
+            &|| Self::by_certificate(presented),
+            &|| Ok(self.tokens.by_bearer(headers)?),
+            &|| Ok(self.tokens.by_websocket(headers)?),
+        ];
         let mut first_error = None;
         for method in methods {
             match method() {

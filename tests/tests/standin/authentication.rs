@@ -61,10 +61,19 @@ async fn follows_the_observed_order_of_methods() {
     let anonymous = [("X-Remote-User", "system:anonymous"), ("X-Remote-Group", "system:unauthenticated")];
     let proxy_masters: &[_] = &["system:masters", "system:authenticated"];
 
-    let table: [Case<'_>; 22] = [
+    let (protocol, upgrade) = (("Sec-WebSocket-Protocol", &*websocket), ("Upgrade", "websocket"));
+
+    let table: [Case<'_>; 24] = [
         ("nothing", None, &[], Anonymous),
         ("token", None, &[token], User("bob", bob)),
-        ("token in a WebSocket protocol", None, &[("Sec-WebSocket-Protocol", &websocket)], User("bob", bob)),
+        (
+            "token in a WebSocket protocol",
+            None,
+            &[protocol, ("Connection", "Upgrade"), upgrade],
+            User("bob", bob),
+        ),
+        ("the same without a WebSocket", None, &[protocol], Anonymous),
+        ("the same without the connection's leave", None, &[protocol, upgrade], Anonymous),
         ("bad token", None, &[bad_token], Unauthorized),
         ("headers without a certificate", None, &[as_carol], Anonymous),
         ("certificate", Some(&alice), &[], User("alice", alices)),

@@ -1,15 +1,14 @@
 //! Reads a user from a client certificate.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
+use x509_parser::asn1_rs::Oid;
+use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::chain::{Roots, Untrusted};
+use super::text;
 use crate::standin::clock;
 use crate::standin::user::User;
 
@@ -17,7 +16,7 @@ use crate::standin::user::User;
 #[derive(Clone, Debug, thiserror::Error)]
 pub(in crate::standin) enum CertificateError {
     #[error("the client certificate does not verify: {0}")]
-    Unverifiable(String),
+    Untrusted(#[from] Untrusted),
     #[error("the front proxy's name {common_name:?} is not allowed")]
     NotAllowed { common_name: String },
     #[error("the client certificate carries {count} UIDs or an empty one")]
@@ -26,33 +25,28 @@ pub(in crate::standin) enum CertificateError {
 
 /// Certificates of one CA bundle, for client authentication.
 pub(in crate::standin) struct ClientCertificates {
-    verifier: Arc<dyn ClientCertVerifier>,
+    roots: Roots,
 }
 
 impl ClientCertificates {
     pub(in crate::standin) fn new(ca_pem: &str) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { verifier })
+        Ok(Self { roots: Roots::new(ca_pem)? })
     }
 
     pub(in crate::standin) fn ca_subjects(&self) -> Vec<rustls::DistinguishedName> {
-        self.verifier.root_hint_subjects().to_vec()
+        self.roots.subjects()
     }
 
+    /// The subject of a certificate that verifies.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), CertificateError> {
-        self.verifier
-            .verify_client_cert(leaf, intermediates, UnixTime::now())
-            .map(|_| ())
-            .map_err(|error| CertificateError::Unverifiable(error.to_string()))
+    ) -> Result<Subject, CertificateError> {
+        // Go fails already when it parses a certificate with an attribute that is not text.
+        let subject = Subject::of(leaf)?;
+        self.roots.verify(leaf, intermediates)?;
+        Ok(subject)
     }
 
     /// CN, every O, the UID attribute and the credential id; no user without a CN.
@@ -61,22 +55,16 @@ impl ClientCertificates {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<Option<User>, CertificateError> {
-        self.verify(leaf, intermediates)?;
-        let certificate = parse(leaf)?;
-        let Some(name) = common_name(&certificate).filter(|name| !name.is_empty()) else {
+        let subject = self.verify(leaf, intermediates)?;
+        if subject.common_name.is_empty() {
             return Ok(None);
-        };
-        let groups = certificate
-            .subject()
-            .iter_organization()
-            .filter_map(|value| value.as_str().ok().map(str::to_owned))
-            .collect();
+        }
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
         let credential = format!("X509SHA256={}", clock::hex(digest.as_ref()));
         Ok(Some(User {
-            name,
-            uid: uid(&certificate)?,
-            groups,
+            uid: subject.uid()?,
+            name: subject.common_name,
+            groups: subject.organizations,
             extra: BTreeMap::from([(
                 "authentication.kubernetes.io/credential-id".to_owned(),
                 vec![credential],
@@ -85,28 +73,39 @@ impl ClientCertificates {
     }
 }
 
-pub(super) fn parse<'a>(leaf: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
-    X509Certificate::from_der(leaf)
-        .map(|(_, certificate)| certificate)
-        .map_err(|error| CertificateError::Unverifiable(error.to_string()))
+/// What kube-apiserver reads of a certificate's subject.
+pub(super) struct Subject {
+    /// The last of several, as Go's `pkix.Name` keeps it; empty when there is none.
+    pub(super) common_name: String,
+    organizations: Vec<String>,
+    uids: Vec<String>,
 }
 
-/// The last CN: Go's `pkix.Name` keeps the last of several.
-pub(super) fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {
-    certificate.subject().iter_common_name().last()?.as_str().ok().map(str::to_owned)
-}
+impl Subject {
+    fn of(der: &CertificateDer<'_>) -> Result<Self, Untrusted> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Untrusted::Malformed)?;
+        let mut subject = Self { common_name: String::new(), organizations: Vec::new(), uids: Vec::new() };
+        for attribute in certificate.subject().iter_attributes() {
+            let value = attribute.attr_value();
+            let value = text::of(value.tag().0, value.data).ok_or(Untrusted::Malformed)?;
+            let kind: &Oid<'_> = attribute.attr_type();
+            if *kind == OID_X509_COMMON_NAME {
+                subject.common_name = value;
+            } else if *kind == OID_X509_ORGANIZATION_NAME {
+                subject.organizations.push(value);
+            } else if kind.to_id_string() == "1.3.6.1.4.1.57683.2" {
+                subject.uids.push(value);
+            }
+        }
+        Ok(subject)
+    }
 
-/// The attribute 1.3.6.1.4.1.57683.2; several or an empty one are an error, as in kube-apiserver ≥ 1.33.
-fn uid(certificate: &X509Certificate<'_>) -> Result<String, CertificateError> {
-    let uids: Vec<&str> = certificate
-        .subject()
-        .iter_attributes()
-        .filter(|attribute| attribute.attr_type().to_id_string() == "1.3.6.1.4.1.57683.2")
-        .filter_map(|attribute| attribute.as_str().ok())
-        .collect();
-    match uids[..] {
-        [] => Ok(String::new()),
-        [uid] if !uid.is_empty() => Ok(uid.to_owned()),
-        _ => Err(CertificateError::AmbiguousUid { count: uids.len() }),
+    /// Several UIDs or an empty one are an error, as in kube-apiserver ≥ 1.33.
+    fn uid(&self) -> Result<String, CertificateError> {
+        match &self.uids[..] {
+            [] => Ok(String::new()),
+            [uid] if !uid.is_empty() => Ok(uid.clone()),
+            uids => Err(CertificateError::AmbiguousUid { count: uids.len() }),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderMap;
 
+use super::request_header::unescaped;
 use crate::standin::status::{Details, Status};
 use crate::standin::user::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
 
@@ -14,11 +15,12 @@ const EXTRA: &str = "impersonate-extra-";
 
 /// The effective user of a request by `user`.
 pub(in crate::standin) fn effective(user: User, headers: &HeaderMap) -> Result<User, Box<Status>> {
-    if !headers.keys().any(|name| is_impersonation(name.as_str())) {
-        return Ok(user);
-    }
     let Some(name) = text(headers, USER).next().filter(|name| !name.is_empty()) else {
-        return Err(Status::internal("requested impersonation of attributes without impersonating a user"));
+        if has_attributes(headers) {
+            let why = "requested impersonation of attributes without impersonating a user";
+            return Err(Status::internal(why));
+        }
+        return Ok(user);
     };
     if !user.is_in(MASTERS) {
         let why = format!(
@@ -30,8 +32,11 @@ pub(in crate::standin) fn effective(user: User, headers: &HeaderMap) -> Result<U
     Ok(impersonated(name, headers))
 }
 
-fn is_impersonation(name: &str) -> bool {
-    matches!(name, USER | GROUP | UID) || name.starts_with(EXTRA)
+/// Groups, extra keys or a UID; an empty UID is none.
+fn has_attributes(headers: &HeaderMap) -> bool {
+    headers.contains_key(GROUP)
+        || headers.keys().any(|name| name.as_str().starts_with(EXTRA))
+        || text(headers, UID).next().is_some_and(|uid| !uid.is_empty())
 }
 
 fn impersonated(name: String, headers: &HeaderMap) -> User {
@@ -46,8 +51,7 @@ fn impersonated(name: String, headers: &HeaderMap) -> User {
     }
     let mut extra = BTreeMap::new();
     for key in headers.keys().filter_map(|name| name.as_str().strip_prefix(EXTRA)) {
-        let decoded = percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned();
-        extra.insert(decoded, text(headers, &format!("{EXTRA}{key}")).collect());
+        extra.insert(unescaped(key), text(headers, &format!("{EXTRA}{key}")).collect());
     }
     User { name, uid: text(headers, UID).next().unwrap_or_default(), groups, extra }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
 
-use super::certificate::{CertificateError, ClientCertificates, common_name, parse};
+use super::certificate::{CertificateError, ClientCertificates};
 use crate::standin::user::User;
 
 /// The `--requestheader-*` flags.
@@ -60,8 +60,7 @@ impl FrontProxies {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<(), CertificateError> {
-        self.certificates.verify(leaf, intermediates)?;
-        let common_name = common_name(&parse(leaf)?).unwrap_or_default();
+        let common_name = self.certificates.verify(leaf, intermediates)?.common_name;
         if self.names.allowed_names.is_empty() || self.names.allowed_names.contains(&common_name) {
             Ok(())
         } else {
@@ -74,9 +73,15 @@ impl FrontProxies {
         Some(User {
             name: first(headers, &self.names.username_headers)?,
             uid: first(headers, &self.names.uid_headers).unwrap_or_default(),
-            groups: self.names.group_headers.iter().flat_map(|name| all(headers, name)).collect(),
+            groups: self.groups(headers),
             extra: self.extra(headers),
         })
+    }
+
+    /// Empty ones are no groups.
+    fn groups(&self, headers: &HeaderMap) -> Vec<String> {
+        let all = self.names.group_headers.iter().flat_map(|name| all(headers, name));
+        all.filter(|group| !group.is_empty()).collect()
     }
 
     fn extra(&self, headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
@@ -84,14 +89,20 @@ impl FrontProxies {
         for prefix in self.names.extra_headers_prefixes.iter().map(|prefix| prefix.to_ascii_lowercase()) {
             for name in headers.keys() {
                 let Some(suffix) = name.as_str().strip_prefix(&prefix) else { continue };
-                // A key that is not valid when decoded is kept as it came.
-                let key = percent_encoding::percent_decode_str(suffix)
-                    .decode_utf8()
-                    .map_or_else(|_| suffix.to_owned(), std::borrow::Cow::into_owned);
-                extra.entry(key).or_insert_with(Vec::new).extend(all(headers, name.as_str()));
+                extra.entry(unescaped(suffix)).or_insert_with(Vec::new).extend(all(headers, name.as_str()));
             }
         }
         extra
+    }
+}
+
+/// Go's `url.PathUnescape`; a key with a bad escape is kept as it came.
+pub(super) fn unescaped(key: &str) -> String {
+    let mut escapes = key.split('%').skip(1);
+    if escapes.all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2) {
+        percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned()
+    } else {
+        key.to_owned()
     }
 }
 

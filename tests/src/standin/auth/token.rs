@@ -1,11 +1,12 @@
 //! Knows static bearer tokens, in the Authorization header or in a WebSocket subprotocol.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, HeaderName};
 
 use crate::standin::clock;
 use crate::standin::user::{MASTERS, User};
@@ -65,29 +66,64 @@ impl Tokens {
         Self(known.chain([(loopback_token, loopback)]).collect())
     }
 
-    /// The holder of the request's token; none when it has no token.
-    pub(super) fn user(&self, headers: &HeaderMap) -> Result<Option<User>, TokenError> {
-        match bearer(headers).or_else(|| websocket_bearer(headers)) {
-            Some(token) => self.0.get(&token).cloned().map(Some).ok_or(TokenError),
-            None => Ok(None),
+    /// The holder of the token in the Authorization header; none when there is none.
+    pub(super) fn by_bearer(&self, headers: &HeaderMap) -> Result<Option<User>, TokenError> {
+        bearer(headers).map(|token| self.holder(&token)).transpose()
+    }
+
+    /// The holder of the token in a WebSocket handshake; none when it is no WebSocket handshake or has no token.
+    pub(super) fn by_websocket(&self, headers: &HeaderMap) -> Result<Option<User>, TokenError> {
+        if !is_websocket(headers) {
+            return Ok(None);
         }
+        websocket_token(headers)?.map(|token| self.holder(&token)).transpose()
+    }
+
+    fn holder(&self, token: &str) -> Result<User, TokenError> {
+        self.0.get(token).cloned().ok_or(TokenError)
     }
 }
 
+/// What follows `Bearer` and one blank, up to the next blank (`bearertoken.go`).
 fn bearer(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
+    let value = text(headers, &AUTHORIZATION)?;
+    let mut words = value.trim().split(' ');
+    let (scheme, token) = (words.next()?, words.next()?);
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
 }
 
-/// `Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.TOKEN`, for browsers.
-fn websocket_bearer(headers: &HeaderMap) -> Option<String> {
-    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let encoded = protocols
-        .flat_map(|value| value.split(','))
-        .find_map(|protocol| protocol.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
-    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+/// `IsWebSocketRequest`: `Upgrade` is just that word, and `Connection` lists it.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let connection = text(headers, &CONNECTION).unwrap_or_default();
+    text(headers, &UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        && connection.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// `Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.TOKEN, OTHER`, for browsers (`websocket/protocol.go`).
+///
+/// Two tokens, one that cannot be decoded, or one without another protocol beside it are errors.
+fn websocket_token(headers: &HeaderMap) -> Result<Option<String>, TokenError> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let protocols = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let encoded = |protocol: &&str| protocol.starts_with(WEBSOCKET_PREFIX);
+    let (tokens, others): (Vec<&str>, Vec<&str>) = protocols.partition(encoded);
+    match tokens[..] {
+        [] => Ok(None),
+        [token] if !others.is_empty() => {
+            let decoded = URL_SAFE_NO_PAD.decode(&token[WEBSOCKET_PREFIX.len()..]).map_err(|_| TokenError)?;
+            let token = String::from_utf8(decoded).map_err(|_| TokenError)?;
+            Ok(Some(token).filter(|token| !token.is_empty()))
+        }
+        _ => Err(TokenError),
+    }
+}
+
+const WEBSOCKET_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The first value of a header; Go does not care whether bytes are UTF-8.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 #[cfg(test)]
