@@ -49,6 +49,7 @@ impl Loader<'_> {
             former.map(|former| &former.serving),
         );
         let sni = self.sni();
+        let client_cas = self.client_cas();
         let proxy_client = self.pair(
             [
                 ("proxy-client-cert-file", &files.proxy_client_cert),
@@ -56,7 +57,6 @@ impl Loader<'_> {
             ],
             former.map(|former| &former.proxy_client),
         );
-        let client_cas = self.client_cas();
         let peer_ca = self.peer_ca(serving.as_deref(), client_cas.as_ref().map(|[client_ca, _]| client_ca));
         let [client_ca, request_header_ca] = client_cas?;
         Some(Credentials {

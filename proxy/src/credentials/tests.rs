@@ -194,3 +194,111 @@ fn a_front_proxy_certificate_that_will_not_work_is_pointed_out() {
     ];
     assert_eq!(doubts(&config(&node, &[])), expected);
 }
+
+/// The credentials after a change of files, and what was wrong with those.
+fn reloaded(config: &Config, change: impl FnOnce()) -> (Credentials, Credentials, Vec<CredentialError>) {
+    let former = Credentials::load(config).unwrap();
+    change();
+    let (fresh, mistakes) = former.reload(config);
+    (former, fresh, mistakes)
+}
+
+#[test]
+fn a_reload_keeps_what_did_not_change() {
+    let node = Node::new();
+    let config = config(&node, &[]);
+    let (former, fresh, mistakes) = reloaded(&config, || {});
+    assert!(fresh.is_same(&former) && mistakes.is_empty());
+
+    let (former, fresh, mistakes) =
+        reloaded(&config, || node.issue("apiserver", node.ca(), &node::serving()));
+    assert!(mistakes.is_empty() && !fresh.is_same(&former));
+    assert_ne!(fresh.serving.cert, former.serving.cert);
+    let rest = Credentials { serving: Arc::clone(&former.serving), ..fresh };
+    assert!(rest.is_same(&former), "everything else is the very same");
+}
+
+#[test]
+fn half_of_a_new_pair_keeps_the_whole_old_one() {
+    let node = Node::new();
+    let config = config(&node, &[]);
+    let (former, fresh, mistakes) = reloaded(&config, || {
+        let key = std::fs::read_to_string(node.path("apiserver.key")).unwrap();
+        node.issue("apiserver", node.ca(), &node::serving());
+        node.write("apiserver.key", &key);
+        std::fs::remove_file(node.path("front-proxy-client.key")).unwrap();
+    });
+    assert!(fresh.is_same(&former));
+    let [mismatch, missing] = mistakes.as_slice() else { panic!("{mistakes:?}") };
+    assert!(matches!(mismatch, CredentialError::KeyMismatch { .. }), "{mismatch}");
+    assert!(matches!(missing, CredentialError::NotFound { .. }), "{missing}");
+}
+
+#[test]
+fn a_broken_file_does_not_hold_up_the_others() {
+    let node = Node::new();
+    let config = config(&node, &["--kubeconfig=", "--peers=10.43.7.12:6443"]);
+    let other = node::authority(node.path("").as_path(), "other-ca", "other");
+    drop(other);
+    let added = std::fs::read_to_string(node.path("other-ca.crt")).unwrap();
+    let (former, fresh, mistakes) = reloaded(&config, || {
+        node.write("apiserver.crt", "no PEM here");
+        let ca = std::fs::read_to_string(node.path("ca.crt")).unwrap();
+        node.write("ca.crt", &format!("{ca}{added}"));
+    });
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    assert!(Arc::ptr_eq(&fresh.serving, &former.serving));
+    assert_eq!((former.client_ca.len(), fresh.client_ca.len()), (1, 2));
+}
+
+#[test]
+fn a_reload_that_would_let_anybody_act_as_anybody_leaves_both_cas() {
+    let node = Node::new();
+    let open = config(&node, &["--requestheader-allowed-names="]);
+    let (former, fresh, mistakes) = reloaded(&open, || {
+        std::fs::copy(node.path("ca.crt"), node.path("front-proxy-ca.crt")).unwrap();
+    });
+    assert!(matches!(mistakes.as_slice(), [CredentialError::SharedCa { .. }]), "{mistakes:?}");
+    assert!(fresh.is_same(&former));
+}
+
+#[test]
+fn a_ca_counts_while_it_is_valid() {
+    let node = Node::new();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(2030, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2031, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = std::fs::read_to_string(node.path("ca.crt")).unwrap();
+    node.write("ca.crt", &format!("{ca}{}", params.self_signed(&key).unwrap().pem()));
+    let bundle = Credentials::load(&config(&node, &[])).unwrap().client_ca;
+
+    let day = |days: u64| UnixTime::since_unix_epoch(std::time::Duration::from_hours(days * 24));
+    let (begins, ends) = (day(21_915), day(22_280));
+    let seconds = |moment: UnixTime, more: u64| {
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(moment.as_secs() + more))
+    };
+    let before = UnixTime::since_unix_epoch(std::time::Duration::from_secs(begins.as_secs() - 1));
+    for (moment, valid) in [(before, 1), (begins, 2), (ends, 2), (seconds(ends, 1), 1)] {
+        assert_eq!(bundle.valid_at(moment).len(), valid, "{moment:?}");
+    }
+    assert_eq!(bundle.next_change(before), Some(begins));
+    assert_eq!(bundle.next_change(begins), Some(seconds(ends, 1)));
+}
+
+#[test]
+fn every_certificate_in_use_has_an_end() {
+    let node = Node::new();
+    let expirations = Credentials::load(&config(&node, &[])).unwrap().expirations();
+    let flags: Vec<&str> = expirations.iter().map(|expiration| expiration.flag).collect();
+    let expected = [
+        "tls-cert-file",
+        "proxy-client-cert-file",
+        "client-ca-file",
+        "requestheader-client-ca-file",
+        "peer-ca-file",
+    ];
+    assert_eq!(flags, expected);
+    assert!(expirations.iter().all(|expiration| expiration.not_after > UnixTime::now()));
+}

@@ -147,7 +147,7 @@ impl ClientCertVerifier for AnyClientCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match direct::old_public_key(cert) {
+        match direct::unread_public_key(cert) {
             Some(key) => direct::verify_tls12_signature(message, &key, dss, &self.algorithms),
             None => verify_tls12_signature(message, cert, dss, &self.algorithms),
         }
@@ -159,7 +159,7 @@ impl ClientCertVerifier for AnyClientCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match direct::old_public_key(cert) {
+        match direct::unread_public_key(cert) {
             Some(key) => {
                 let key = SubjectPublicKeyInfoDer::from(key);
                 verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)

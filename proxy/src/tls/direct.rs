@@ -6,6 +6,7 @@
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error};
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use x509_parser::asn1_rs::{Any, FromDer as _};
@@ -131,10 +132,14 @@ impl<'a> PublicKey<'a> {
     }
 }
 
-/// The public key info of a certificate whose version webpki does not read.
-pub(super) fn old_public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+/// The public key info of a certificate that webpki does not read: one of version 1, or with a critical extension that
+/// nobody knows. The client's handshake goes on all the same; what the certificate proves is another matter.
+pub(super) fn unread_public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    if ParsedCertificate::try_from(certificate).is_ok() {
+        return None;
+    }
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    (certificate.version() != X509Version::V3).then(|| certificate.public_key().raw.to_vec())
+    Some(certificate.public_key().raw.to_vec())
 }
 
 /// Verifies that a TLS 1.2 client holds the key; rustls does that for keys in certificates that webpki reads.

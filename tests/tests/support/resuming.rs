@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mvproxy_tests::client::{ClientOptions, Trust};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -32,8 +33,11 @@ impl Resuming {
         let chain = chain.collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        // Not looked into: clients bring certificates that rustls cannot read.
+        let certified = SingleCertAndKey::from(CertifiedKey::new(chain, key));
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-        let config = builder.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
+        let config = builder.with_root_certificates(roots).with_client_cert_resolver(Arc::new(certified));
         Self { connector: TlsConnector::from(Arc::new(config)), address: client.address }
     }
 
