@@ -18,6 +18,7 @@ use crate::accept::listen;
 use crate::account::Accounts;
 use crate::admin::Admin;
 use crate::asker::Asker;
+use crate::authentication;
 use crate::causes::chain;
 use crate::config::{Config, SteeringMode, own_credentials};
 use crate::credentials::Credentials;
@@ -271,10 +272,16 @@ impl App {
 pub fn run(config: Config, credentials: &Credentials) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = App::bind(config, credentials)?;
-        let drain = app.drain_token();
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        // Until then the kernel is told nothing, and clients reach the API server.
+        let config = tokio::select! {
+            config = authentication::complete(config) => config,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
+        let app = App::bind(config, credentials)?;
+        let drain = app.drain_token();
         tokio::spawn(async move {
             for _ in 0..2 {
                 tokio::select! {

@@ -50,6 +50,7 @@ pub mod readiness;
 pub mod status;
 
 pub mod app;
+pub mod authentication;
 pub mod config;
 pub mod credentials;
 pub mod logging;

@@ -122,10 +122,12 @@ impl IdentityHeaders {
         if let (Some(uid), Some(name)) = (&user.uid, self.uid.first()) {
             headers.push((name.clone(), value_of(uid)?));
         }
-        for (key, value) in &user.extra {
-            let prefix = self.extra_prefix.first().ok_or(AssertionError::Unnamed { attribute: "extra" })?;
-            let name = format!("{prefix}{}", utf8_percent_encode(&key.to_lowercase(), ESCAPED_IN_KEYS));
-            headers.push((HeaderName::from_bytes(name.as_bytes())?, value_of(value)?));
+        // An API server without a prefix takes no extra fields; in a certificate there is only the credential's id.
+        if let Some(prefix) = self.extra_prefix.first() {
+            for (key, value) in &user.extra {
+                let name = format!("{prefix}{}", utf8_percent_encode(&key.to_lowercase(), ESCAPED_IN_KEYS));
+                headers.push((HeaderName::from_bytes(name.as_bytes())?, value_of(value)?));
+            }
         }
         Ok(headers.into())
     }

@@ -1,0 +1,156 @@
+//! Asks the API server by which header names it lets front proxies assert identities.
+//!
+//! kube-apiserver publishes its `--requestheader-*` flags in the `ConfigMap` `extension-apiserver-authentication` of
+//! kube-system for whoever stands behind or before it (KEP-4193, k8s.io/apiserver `RequestHeaderAuthRequestController`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use tracing::{info, warn};
+
+use crate::causes::chain;
+use crate::config::{Config, RequestHeaderNames, own_credentials};
+use crate::own_client;
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "extension-apiserver-authentication";
+/// Flags of which one is enough to say that the names are configured here.
+const FLAGS: [&str; 5] = [
+    "requestheader-allowed-names",
+    "requestheader-username-headers",
+    "requestheader-group-headers",
+    "requestheader-uid-headers",
+    "requestheader-extra-headers-prefix",
+];
+/// Pauses between two attempts: the API server may be starting, or nobody gave the right to read yet.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(15)];
+
+/// Why the names are not known.
+#[derive(Debug, thiserror::Error)]
+enum NamesError {
+    /// Own credentials are unusable.
+    #[error("own credentials cannot be used")]
+    Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The API server did not hand the `ConfigMap` out.
+    #[error(
+        "ConfigMap {NAMESPACE}/{NAME} cannot be read; bind the own user to the Role \
+         extension-apiserver-authentication-reader there, or give --requestheader-username-headers and the others"
+    )]
+    Unreadable(#[source] Box<kube::Error>),
+    /// The API server takes nobody's word.
+    #[error(
+        "the API server has no request-header authentication: ConfigMap {NAMESPACE}/{NAME} has no {key}; give \
+         kube-apiserver its --requestheader-* flags, which the aggregation layer needs too"
+    )]
+    NotConfigured {
+        /// Missing key.
+        key: &'static str,
+    },
+    /// A value is no list.
+    #[error("{key} of ConfigMap {NAMESPACE}/{NAME} is not a JSON list of texts")]
+    NotAList {
+        /// Key.
+        key: &'static str,
+        /// Cause.
+        source: serde_json::Error,
+    },
+}
+
+/// Takes the names from the cluster where neither flags nor manifest give any and there are credentials to ask with. Waits
+/// for as long as the API server does not tell: with wrong names clients would be taken for the proxy itself.
+pub async fn complete(mut config: Config) -> Config {
+    if FLAGS.iter().any(|flag| config.origins.of(flag).is_some()) || !has_credentials(&config) {
+        return config;
+    }
+    let mut pauses = PAUSES.into_iter().chain(std::iter::repeat(PAUSES[PAUSES.len() - 1]));
+    loop {
+        match published(&config).await {
+            Ok(names) => {
+                info!(?names, "--requestheader-*: not given, so the API server's own names are used");
+                config.request_header = names;
+                return config;
+            }
+            Err(error) => warn!(error = %chain(&error), "not serving yet: --requestheader-* are not known"),
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(PAUSES[0])).await;
+    }
+}
+
+/// Those that cannot be read are none; [`published`] would say why, but whoever starts the proxy was told already.
+fn has_credentials(config: &Config) -> bool {
+    own_credentials(config).is_ok_and(|credentials| credentials.is_some())
+}
+
+async fn published(config: &Config) -> Result<RequestHeaderNames, NamesError> {
+    let credentials = own_credentials(config).map_err(|error| NamesError::Credentials(error.into()))?;
+    let credentials = credentials.ok_or_else(|| NamesError::Credentials("they are gone".into()))?;
+    let client = own_client::client(credentials, config.local_source_ip)
+        .map_err(|error| NamesError::Credentials(error.into()))?;
+    let map = read(client).await.map_err(|error| NamesError::Unreadable(Box::new(error)))?;
+    names_in(&map.data.unwrap_or_default())
+}
+
+async fn read(client: Client) -> kube::Result<ConfigMap> {
+    Api::<ConfigMap>::namespaced(client, NAMESPACE).get(NAME).await
+}
+
+fn names_in(data: &BTreeMap<String, String>) -> Result<RequestHeaderNames, NamesError> {
+    let list = |key: &'static str| match data.get(key).map(|text| text.trim()) {
+        None | Some("" | "null") => Ok(Vec::new()),
+        Some(text) => {
+            serde_json::from_str::<Vec<String>>(text).map_err(|source| NamesError::NotAList { key, source })
+        }
+    };
+    let names = RequestHeaderNames {
+        allowed_names: list("requestheader-allowed-names")?,
+        username: list("requestheader-username-headers")?,
+        group: list("requestheader-group-headers")?,
+        uid: list("requestheader-uid-headers")?,
+        extra_prefix: list("requestheader-extra-headers-prefix")?,
+    };
+    if names.username.is_empty() {
+        return Err(NamesError::NotConfigured { key: "requestheader-username-headers" });
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn reads_what_kube_apiserver_publishes() {
+        let names = names_in(&data(&[
+            ("client-ca-file", "-----BEGIN CERTIFICATE-----\n"),
+            ("requestheader-allowed-names", r#"["front-proxy-client"]"#),
+            ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
+            ("requestheader-group-headers", r#"["X-Remote-Group","X-Group"]"#),
+            ("requestheader-username-headers", r#"["X-Remote-User"]"#),
+        ]))
+        .expect("names");
+        assert_eq!(names.allowed_names, ["front-proxy-client"]);
+        assert_eq!(names.username, ["X-Remote-User"]);
+        assert_eq!(names.group, ["X-Remote-Group", "X-Group"]);
+        assert_eq!(names.extra_prefix, ["X-Remote-Extra-"]);
+        assert!(names.uid.is_empty(), "before 1.32 there is no such header");
+    }
+
+    #[test]
+    fn says_what_is_missing_or_wrong() {
+        for (pairs, expected) in [
+            (&[][..], "no request-header authentication"),
+            (&[("requestheader-username-headers", "[]")], "no request-header authentication"),
+            (&[("requestheader-username-headers", "X-Remote-User")], "not a JSON list"),
+        ] {
+            let error = names_in(&data(pairs)).expect_err("no names").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
