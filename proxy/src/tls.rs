@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::server::WebPkiClientVerifier;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
@@ -15,9 +12,14 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use self::client_chain::ClientCa;
+use self::client_signature::{verify_tls12_signature, verify_tls13_signature};
 use crate::credentials::Credentials;
 use crate::upstream::TrustClass;
 
+mod client_chain;
+mod client_signature;
+mod der;
 pub mod handshake;
 
 /// Name in every kube-apiserver's serving certificate; what the built-in proxy verifies too.
@@ -170,8 +172,8 @@ fn server_config(
 /// Checks client certificates against the two CAs that may vouch for them.
 #[derive(Clone, Debug)]
 pub struct ClientVerifiers {
-    client: Arc<dyn ClientCertVerifier>,
-    front_proxy: Option<Arc<dyn ClientCertVerifier>>,
+    client: ClientCa,
+    front_proxy: Option<ClientCa>,
 }
 
 impl ClientVerifiers {
@@ -181,9 +183,7 @@ impl ClientVerifiers {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
         let build = |roots: &Arc<RootCertStore>, flag| {
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
-                .build()
-                .map_err(|source| TlsError::ClientVerifier { flag, source })
+            ClientCa::new(roots, provider).map_err(|source| TlsError::ClientVerifier { flag, source })
         };
         Ok(Self {
             client: build(client_ca, "--client-ca-file")?,
@@ -195,7 +195,7 @@ impl ClientVerifiers {
 
     /// Whether the certificate is an ordinary client's: chain, validity and clientAuth usage.
     pub fn is_client(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
-        self.client.verify_client_cert(leaf, chain, now).is_ok()
+        self.client.vouches_for(leaf, chain, now)
     }
 
     /// Whether there is a CA for front proxies, and so a request-header authenticator.
@@ -210,14 +210,12 @@ impl ClientVerifiers {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> bool {
-        self.front_proxy
-            .as_ref()
-            .is_some_and(|verifier| verifier.verify_client_cert(leaf, chain, now).is_ok())
+        self.front_proxy.as_ref().is_some_and(|ca| ca.vouches_for(leaf, chain, now))
     }
 
     fn root_hints(&self) -> Vec<DistinguishedName> {
-        let front_proxy = self.front_proxy.iter().flat_map(|verifier| verifier.root_hint_subjects());
-        self.client.root_hint_subjects().iter().chain(front_proxy).cloned().collect()
+        let front_proxy = self.front_proxy.iter().flat_map(ClientCa::subjects);
+        self.client.subjects().iter().chain(front_proxy).cloned().collect()
     }
 }
 
