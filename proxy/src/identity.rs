@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -15,6 +14,8 @@ use crate::upstream::TrustClass;
 
 pub mod judged;
 pub mod names;
+mod text;
+mod token;
 pub mod x509;
 
 pub use judged::Judged;
@@ -112,7 +113,8 @@ pub fn identify(
     headers: &HeaderMap,
     names: &IdentityHeaders,
 ) -> Result<Identity, IdentityError> {
-    let otherwise = |error: IdentityError| if has_token(headers) { Ok(Identity::Bearer) } else { Err(error) };
+    let otherwise =
+        |error: IdentityError| if token::is_in(headers) { Ok(Identity::Bearer) } else { Err(error) };
     match certificate {
         ClientCertificate::User(user) => Ok(Identity::Asserted(Arc::clone(user))),
         ClientCertificate::FrontProxy { own } => {
@@ -122,19 +124,9 @@ pub fn identify(
             }
         }
         ClientCertificate::Unverified => otherwise(IdentityError::UnverifiedCertificate),
-        ClientCertificate::Absent if has_token(headers) => Ok(Identity::Bearer),
+        ClientCertificate::Absent if token::is_in(headers) => Ok(Identity::Bearer),
         ClientCertificate::Absent => Ok(Identity::Anonymous),
     }
-}
-
-/// Whether the request brings a token, in the Authorization header or in a WebSocket subprotocol.
-fn has_token(headers: &HeaderMap) -> bool {
-    const SUBPROTOCOL: &[u8] = b"base64url.bearer.authorization.k8s.io.";
-    headers.contains_key(AUTHORIZATION)
-        || headers
-            .get_all(SEC_WEBSOCKET_PROTOCOL)
-            .iter()
-            .any(|value| value.as_bytes().windows(SUBPROTOCOL.len()).any(|window| window == SUBPROTOCOL))
 }
 
 #[cfg(test)]

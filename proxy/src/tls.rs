@@ -8,8 +8,10 @@ use rustls_pki_types::UnixTime;
 use crate::config::ServingTls;
 use crate::credentials::Credentials;
 
+mod client_chain;
+mod client_signature;
 mod clients;
-mod direct;
+mod der;
 pub mod handshake;
 mod serving;
 mod upstreams;

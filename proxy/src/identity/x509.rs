@@ -6,7 +6,8 @@ use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::{FromDer as _, Oid, oid};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::x509::X509Name;
+
+use super::text;
 
 /// A user as Kubernetes knows one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,22 +51,16 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// # Errors
 /// When the subject cannot be read.
 pub fn user_of(leaf: &CertificateDer<'_>) -> Result<Option<User>, CertificateError> {
-    let certificate = parse(leaf)?;
-    let name = last(values(certificate.subject(), &COMMON_NAME)?);
-    if name.is_empty() {
+    let Subject { common_name, groups, mut uids } = Subject::of(leaf)?;
+    if common_name.is_empty() {
         return Ok(None);
     }
-    let uid = match &values(certificate.subject(), &UID)?[..] {
-        [] => None,
-        [uid] if !uid.is_empty() => Some(uid.clone()),
-        _ => return Err(CertificateError::Uid),
-    };
-    Ok(Some(User {
-        name,
-        uid,
-        groups: values(certificate.subject(), &ORGANIZATION)?,
-        extra: vec![(CREDENTIAL_ID.to_owned(), credential_id(leaf))],
-    }))
+    let uid = uids.pop();
+    if !uids.is_empty() || uid.as_deref() == Some("") {
+        return Err(CertificateError::Uid);
+    }
+    let extra = vec![(CREDENTIAL_ID.to_owned(), credential_id(leaf))];
+    Ok(Some(User { name: common_name, uid, groups, extra }))
 }
 
 /// The certificate's common name; empty when it has none.
@@ -73,29 +68,37 @@ pub fn user_of(leaf: &CertificateDer<'_>) -> Result<Option<User>, CertificateErr
 /// # Errors
 /// When the subject cannot be read.
 pub fn common_name(leaf: &CertificateDer<'_>) -> Result<String, CertificateError> {
-    Ok(last(values(parse(leaf)?.subject(), &COMMON_NAME)?))
+    Subject::of(leaf).map(|subject| subject.common_name)
 }
 
-fn parse<'a>(leaf: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
-    X509Certificate::from_der(leaf)
-        .map(|(_, certificate)| certificate)
-        .map_err(|_| CertificateError::Malformed)
+/// What kube-apiserver reads of a subject, in encoding order, RDNs of several values included.
+#[derive(Default)]
+struct Subject {
+    /// The last of several, as Go keeps it.
+    common_name: String,
+    groups: Vec<String>,
+    uids: Vec<String>,
 }
 
-/// Go keeps the last common name of a subject.
-fn last(mut names: Vec<String>) -> String {
-    names.pop().unwrap_or_default()
-}
-
-/// Every value of an attribute, in encoding order, multi-valued RDNs included.
-fn values(name: &X509Name<'_>, wanted: &Oid<'_>) -> Result<Vec<String>, CertificateError> {
-    name.iter_attributes()
-        .filter(|attribute| attribute.attr_type() == wanted)
-        .map(|attribute| match attribute.as_str() {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(CertificateError::NotText { oid: wanted.to_id_string() }),
-        })
-        .collect()
+impl Subject {
+    /// Every attribute has to be text, also those that nobody reads: Go parses no certificate with another.
+    fn of(leaf: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
+        let mut subject = Self::default();
+        for attribute in certificate.subject().iter_attributes() {
+            let (kind, value) = (attribute.attr_type(), attribute.attr_value());
+            let value = text::of(value.tag(), value.data)
+                .ok_or_else(|| CertificateError::NotText { oid: kind.to_id_string() })?;
+            if *kind == COMMON_NAME {
+                subject.common_name = value;
+            } else if *kind == ORGANIZATION {
+                subject.groups.push(value);
+            } else if *kind == UID {
+                subject.uids.push(value);
+            }
+        }
+        Ok(subject)
+    }
 }
 
 fn credential_id(leaf: &CertificateDer<'_>) -> String {

@@ -3,33 +3,21 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
-};
-use rustls::server::WebPkiClientVerifier;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
-use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::TlsError;
-use super::direct::{self, is_issued_directly};
+use super::client_chain::ClientCa;
+use super::client_signature::{verify_tls12_signature, verify_tls13_signature};
 use crate::credentials::CaBundle;
 
 /// Checks client certificates against the two CAs that may vouch for them.
 #[derive(Clone, Debug)]
 pub struct ClientVerifiers {
-    client: Authority,
-    front_proxy: Option<Authority>,
-}
-
-/// One CA bundle, as far as it is valid.
-#[derive(Clone, Debug)]
-struct Authority {
-    bundle: Arc<CaBundle>,
-    /// `None` when none of its certificates is valid: then it vouches for nobody.
-    chains: Option<Arc<dyn ClientCertVerifier>>,
-    algorithms: WebPkiSupportedAlgorithms,
+    client: ClientCa,
+    front_proxy: Option<ClientCa>,
 }
 
 impl ClientVerifiers {
@@ -43,7 +31,9 @@ impl ClientVerifiers {
         provider: &Arc<CryptoProvider>,
         now: UnixTime,
     ) -> Result<Self, TlsError> {
-        let build = |bundle, flag| Authority::new(bundle, flag, provider, now);
+        let build = |bundle, flag| {
+            ClientCa::new(bundle, provider, now).map_err(|source| TlsError::ClientVerifier { flag, source })
+        };
         Ok(Self {
             client: build(client_ca, "--client-ca-file")?,
             front_proxy: front_proxy_ca
@@ -75,35 +65,7 @@ impl ClientVerifiers {
     /// Names of the CAs, for clients that have several certificates.
     fn root_hints(&self) -> Vec<DistinguishedName> {
         let all = std::iter::once(&self.client).chain(&self.front_proxy);
-        let chains = all.filter_map(|authority| authority.chains.as_ref());
-        chains.flat_map(|verifier| verifier.root_hint_subjects()).cloned().collect()
-    }
-}
-
-impl Authority {
-    fn new(
-        bundle: &Arc<CaBundle>,
-        flag: &'static str,
-        provider: &Arc<CryptoProvider>,
-        now: UnixTime,
-    ) -> Result<Self, TlsError> {
-        let roots = bundle.valid_at(now);
-        let chains: Option<Arc<dyn ClientCertVerifier>> = if roots.is_empty() {
-            None
-        } else {
-            let built = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
-            Some(built.map_err(|source| TlsError::ClientVerifier { flag, source })?)
-        };
-        Ok(Self {
-            bundle: Arc::clone(bundle),
-            chains,
-            algorithms: provider.signature_verification_algorithms,
-        })
-    }
-
-    fn vouches_for(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
-        let by_chain = self.chains.as_ref().is_some_and(|it| it.verify_client_cert(leaf, chain, now).is_ok());
-        by_chain || is_issued_directly(leaf, self.bundle.certificates_at(now), now, &self.algorithms)
+        all.flat_map(ClientCa::subjects).cloned().collect()
     }
 }
 
@@ -147,10 +109,7 @@ impl ClientCertVerifier for AnyClientCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match direct::unread_public_key(cert) {
-            Some(key) => direct::verify_tls12_signature(message, &key, dss, &self.algorithms),
-            None => verify_tls12_signature(message, cert, dss, &self.algorithms),
-        }
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -159,13 +118,7 @@ impl ClientCertVerifier for AnyClientCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match direct::unread_public_key(cert) {
-            Some(key) => {
-                let key = SubjectPublicKeyInfoDer::from(key);
-                verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
-            }
-            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
-        }
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
