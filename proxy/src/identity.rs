@@ -98,8 +98,7 @@ pub fn of_certificate(
         (false, Some(Ok(Some(user)))) => {
             names.assertion_of(&user).map_or(ClientCertificate::Unverified, ClientCertificate::User)
         }
-        // The x509 authenticator has no opinion on it, but the request-header one, where there is one, has failed.
-        (false, Some(Ok(None))) if !verifiers.knows_front_proxies() => ClientCertificate::Absent,
+        // Without a common name the x509 authenticator has no opinion, but the request-header one has failed.
         (false, Some(_) | None) => ClientCertificate::Unverified,
     }
 }

@@ -71,12 +71,8 @@ impl TlsContext {
     /// When a CA bundle cannot serve its purpose.
     pub fn new(credentials: &Credentials, serving: &ServingTls, now: UnixTime) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let clients = ClientVerifiers::new(
-            &credentials.client_ca,
-            Some(&credentials.request_header_ca),
-            &provider,
-            now,
-        )?;
+        let clients =
+            ClientVerifiers::new(&credentials.client_ca, &credentials.request_header_ca, &provider, now)?;
         let bundles = [&credentials.client_ca, &credentials.request_header_ca, &credentials.peer_ca];
         Ok(Self {
             server: ServerConfigs::new(credentials, serving, &clients, &provider)?,

@@ -42,7 +42,7 @@ fn verifiers(client: &Authority, front_proxy: &Authority) -> ClientVerifiers {
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (client, front_proxy) = (bundle(client), bundle(front_proxy));
-    ClientVerifiers::new(&client, Some(&front_proxy), &provider, UnixTime::now()).expect("verifiers")
+    ClientVerifiers::new(&client, &front_proxy, &provider, UnixTime::now()).expect("verifiers")
 }
 
 fn names(allowed: &[&str]) -> IdentityHeaders {

@@ -17,7 +17,7 @@ use crate::credentials::CaBundle;
 #[derive(Clone, Debug)]
 pub struct ClientVerifiers {
     client: ClientCa,
-    front_proxy: Option<ClientCa>,
+    front_proxy: ClientCa,
 }
 
 impl ClientVerifiers {
@@ -27,7 +27,7 @@ impl ClientVerifiers {
     /// When they cannot be trust anchors.
     pub fn new(
         client_ca: &Arc<CaBundle>,
-        front_proxy_ca: Option<&Arc<CaBundle>>,
+        front_proxy_ca: &Arc<CaBundle>,
         provider: &Arc<CryptoProvider>,
         now: UnixTime,
     ) -> Result<Self, TlsError> {
@@ -36,20 +36,13 @@ impl ClientVerifiers {
         };
         Ok(Self {
             client: build(client_ca, "--client-ca-file")?,
-            front_proxy: front_proxy_ca
-                .map(|bundle| build(bundle, "--requestheader-client-ca-file"))
-                .transpose()?,
+            front_proxy: build(front_proxy_ca, "--requestheader-client-ca-file")?,
         })
     }
 
     /// Whether the certificate is an ordinary client's: chain, validity and clientAuth usage.
     pub fn is_client(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         self.client.vouches_for(leaf, chain, now)
-    }
-
-    /// Whether there is a CA for front proxies, and so a request-header authenticator.
-    pub fn knows_front_proxies(&self) -> bool {
-        self.front_proxy.is_some()
     }
 
     /// Whether the certificate is a front proxy's; its name is not looked at.
@@ -59,13 +52,12 @@ impl ClientVerifiers {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> bool {
-        self.front_proxy.as_ref().is_some_and(|authority| authority.vouches_for(leaf, chain, now))
+        self.front_proxy.vouches_for(leaf, chain, now)
     }
 
     /// Names of the CAs, for clients that have several certificates.
     fn root_hints(&self) -> Vec<DistinguishedName> {
-        let all = std::iter::once(&self.client).chain(&self.front_proxy);
-        all.flat_map(ClientCa::subjects).cloned().collect()
+        [&self.client, &self.front_proxy].into_iter().flat_map(ClientCa::subjects).cloned().collect()
     }
 }
 
