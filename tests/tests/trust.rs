@@ -5,12 +5,17 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http::Response;
+use mvproxy_tests::pki::Pki;
 use mvproxy_tests::standin::RecordedRequest;
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 use support::{
-    BOTH, Caller, Cluster, Http, Resuming, Session, both_serve, bounded, only_new_serves, promptly, request,
+    BOTH, Caller, Cluster, Http, Proxy, ProxyOptions, Resuming, Session, Upstream, both_serve, bounded,
+    only_new_serves, promptly, request, whole,
 };
 
 #[test]
@@ -140,6 +145,33 @@ fn a_resumed_tls_session_is_the_same_client() {
             }
             assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed]);
         }
+    });
+}
+
+/// The port is not privileged: while the API server is down, anybody on the node could listen there.
+#[test]
+fn an_impostor_on_the_local_port_is_sent_nothing() {
+    bounded(async {
+        let (pki, strangers) = (Pki::generate().unwrap(), Pki::generate().unwrap());
+        let ip = "127.0.0.1".parse().unwrap();
+        let (own, false_one) = (pki.serving("local", ip).unwrap(), strangers.serving("local", ip).unwrap());
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&seen);
+        let impostor = Upstream::start(&false_one, move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Response::new(whole("caught")))
+        })
+        .await;
+        let options =
+            ProxyOptions { pki: &pki, serving: &own, local: impostor.address, peers: &[], flags: &[] };
+        let proxy = Proxy::start(&options);
+        for caller in [Caller::alice(&pki), Caller::bob(&pki), Caller::nobody(&pki)] {
+            for http in BOTH {
+                let answer = caller.get(proxy.address, http, "/version").await;
+                assert_eq!(answer.status, 503, "{}: {}", caller.label, answer.text());
+            }
+        }
+        assert_eq!(seen.load(Ordering::Relaxed), 0, "requests that the impostor saw");
     });
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::command;
+use crate::{claims, command};
 
 /// Longest file.
 const MAX_LINES: usize = 400;
@@ -26,6 +26,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         let text = fs::read_to_string(root.join(file))?;
         mistakes.extend(mistakes_in(&file.to_string_lossy(), &text));
     }
+    mistakes.extend(claims::mistakes(root)?);
     for mistake in &mistakes {
         println!("{mistake}");
     }

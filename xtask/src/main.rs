@@ -1,6 +1,7 @@
 //! Runs the developer commands: `cargo xtask build-ebpf | test | demo | lint | test-privileged`.
 
 mod build_ebpf;
+mod claims;
 mod command;
 mod conventions;
 mod demo;
