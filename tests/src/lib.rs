@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod netns;
+pub mod network;
 pub mod pki;
 pub mod standin;
 pub mod store;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -73,12 +74,26 @@ impl Netns {
     ///
     /// Panics when `work` does, with its message, or when the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let door = self.door();
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                self.enter().expect("a namespace that exists can be entered by root");
+                enter(&door).expect("a namespace that exists can be entered by root");
                 work()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Like [`Netns::run`], but does not wait. The namespace outlives its name until the thread has ended.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the namespace cannot be opened; the thread does so when `work` does.
+    pub fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let door = self.door();
+        std::thread::spawn(move || {
+            enter(&door).expect("a namespace that exists can be entered by root");
+            work()
         })
     }
 
@@ -90,15 +105,18 @@ impl Netns {
         })
     }
 
-    fn enter(&self) -> Result<()> {
+    fn door(&self) -> File {
         let path = Path::new("/run/netns").join(&self.name);
-        let netns = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        setns(netns, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
-        unshare(CloneFlags::CLONE_NEWNS).context("cannot get private mounts")?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-            .context("cannot make mounts private")
+        File::open(&path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()))
     }
+}
+
+/// Moves the calling thread into a namespace, with mounts of its own.
+fn enter(door: &File) -> Result<()> {
+    setns(door, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot get private mounts")?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("cannot make mounts private")
 }
 
 impl Drop for Netns {

@@ -1,9 +1,8 @@
 //! Stands in for a kube-apiserver: behaves like one where a proxy can tell, and lets tests look inside.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -43,13 +42,14 @@ mod server;
 mod status;
 mod storage;
 pub(crate) mod tls;
+mod turn_away;
 mod upgrade;
 mod user;
 mod watch;
 
 pub use auth::{BadTokenFile, RequestHeader, StaticToken, parse_token_file};
 pub use documents::{Documents, NAMES as DOCUMENT_NAMES, UnknownDocuments};
-pub use faults::{Fault, Faults};
+pub use faults::{Fault, Faults, TurnedAway};
 pub use recorder::RecordedRequest;
 pub use request_info::{RequestInfo, UnreadableUrl};
 pub use server::{MAX_HEADER_BYTES, MAX_STREAMS};
@@ -121,6 +121,16 @@ pub struct Standin {
     background: Vec<JoinHandle<()>>,
 }
 
+/// What one stand-in has seen; outlives it.
+pub struct Records(Arc<Shared>);
+
+impl Records {
+    /// The requests that arrived, oldest first; its own loopback requests are left out.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.0.recorder.all()
+    }
+}
+
 impl Standin {
     /// Listens, announces itself in the store and connects to itself once.
     ///
@@ -150,6 +160,11 @@ impl Standin {
     /// The requests that arrived, oldest first; its own loopback requests are left out.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.recorder.all()
+    }
+
+    /// The same, to be looked at when it has ended.
+    pub fn records(&self) -> Records {
+        Records(self.shared.clone())
     }
 
     /// Forgets the requests that arrived.
@@ -192,6 +207,12 @@ impl Standin {
         let renewed = Authenticator::new(client_ca, request_header, tokens, loopback_token)?;
         *self.shared.authenticator.write().expect("no holder of this lock panics") = Arc::new(renewed);
         Ok(())
+    }
+
+    /// Resets every open connection; new ones are served.
+    pub fn reset_connections(&self) {
+        let mut reset = self.shared.reset.lock().expect("no holder of this lock panics");
+        std::mem::take(&mut *reset).cancel();
     }
 
     /// Stops as kube-apiserver does on SIGTERM: not ready, lease and endpoint withdrawn, watches ended, GOAWAY on
@@ -240,6 +261,7 @@ fn assemble(options: StandinOptions, advertised: SocketAddr) -> Result<(Arc<Shar
         priority_ids: [clock::uuid(), clock::uuid()],
         connections: AtomicU64::new(0),
         stopping: AtomicBool::new(false),
+        reset: Mutex::default(),
         draining: CancellationToken::new(),
         killed: CancellationToken::new(),
     };

@@ -1,4 +1,4 @@
-//! Breaks a response body off after some bytes.
+//! Ends a response body early, or never.
 
 use std::future::Future as _;
 use std::io;
@@ -15,18 +15,28 @@ use super::respond::Body;
 /// Long enough for what came before to be flushed; hyper forgets unsent bytes when a body fails.
 const FLUSH: Duration = Duration::from_millis(50);
 
-/// A body that fails after its first bytes but announces its whole length.
+/// A body that fails or stops after its first bytes but announces its whole length.
 pub(super) struct Cut {
     body: Body,
     left: usize,
     announced: SizeHint,
+    then: Then,
     breaking: Option<Pin<Box<Sleep>>>,
 }
 
+/// What comes after the first bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// An error.
+    Break,
+    /// Nothing, for ever.
+    Stall,
+}
+
 impl Cut {
-    pub(super) fn new(body: Body, after: usize) -> Self {
+    pub(super) fn new(body: Body, after: usize, then: Then) -> Self {
         let announced = body.size_hint();
-        Self { body, left: after, announced, breaking: None }
+        Self { body, left: after, announced, then, breaking: None }
     }
 }
 
@@ -46,6 +56,9 @@ impl http_body::Body for Cut {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {}
             }
+        }
+        if self.then == Then::Stall {
+            return Poll::Pending;
         }
         let breaking = self.breaking.get_or_insert_with(|| Box::pin(sleep(FLUSH)));
         ready!(breaking.as_mut().poll(cx));

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use super::auth::impersonate;
 use super::authorize::authorize;
 use super::call::Call;
-use super::cut::Cut;
+use super::cut::{Cut, Then};
 use super::faults::Fault;
 use super::health::{self, Health};
 use super::query::Query;
@@ -105,19 +105,22 @@ async fn answer(
         Some(Fault::TooManyRequests { retry_after }) => {
             return (Some(user), Err(Status::too_many_requests(retry_after)));
         }
-        Some(Fault::CutBody { after }) => Some(after),
+        Some(Fault::CutBody { after }) => Some((after, Then::Break)),
+        Some(Fault::StallBody { after }) => Some((after, Then::Stall)),
         Some(Fault::GoAway) => {
             connection.close.notify_one();
             None
         }
-        Some(Fault::Refuse) | None => None,
+        Some(Fault::Refuse | Fault::TurnAway { .. }) | None => None,
     };
     if let Err(status) = authorize(&user, &info) {
         return (Some(user), Err(status));
     }
     let outcome = route(shared, &user, info, parts, body, style).await;
     let outcome = match cut {
-        Some(after) => outcome.map(|response| response.map(|body| Cut::new(body, after).boxed_unsync())),
+        Some((after, then)) => {
+            outcome.map(|response| response.map(|body| Cut::new(body, after, then).boxed_unsync()))
+        }
         None => outcome,
     };
     (Some(user), outcome)

@@ -3,9 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -27,6 +26,8 @@ use super::faults::Faults;
 use super::handle;
 use super::loopback::Loopback;
 use super::recorder::Recorder;
+use super::tls::LOOPBACK_SERVER_NAME;
+use super::turn_away::{turn_away, wait_for_the_end};
 use crate::store::Store;
 
 /// Streams per HTTP/2 connection, kube-apiserver's `--http2-max-streams-per-connection` as kubeadm leaves it.
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) connections: AtomicU64,
     /// /readyz turns red.
     pub(super) stopping: AtomicBool,
+    /// Cancelled and replaced to reset all open connections.
+    pub(super) reset: Mutex<CancellationToken>,
     /// No new connections, watches end, others finish.
     pub(super) draining: CancellationToken,
     /// Everything ends at once.
@@ -67,6 +70,10 @@ impl Shared {
 
     pub(super) fn authenticator(&self) -> Arc<Authenticator> {
         self.authenticator.read().expect("no holder of this lock panics").clone()
+    }
+
+    fn reset(&self) -> CancellationToken {
+        self.reset.lock().expect("no holder of this lock panics").clone()
     }
 }
 
@@ -114,7 +121,7 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         return;
     }
     let ended = match timeout(HANDSHAKE_TIMEOUT, accept_tls(stream, &acceptor)).await {
-        Ok(Ok(stream)) => serve_http(shared, stream).await,
+        Ok(Ok(stream)) => serve_until_reset(shared, stream).await,
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err("TLS handshake timeout".into()),
     };
@@ -128,10 +135,29 @@ async fn accept_tls(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Tls
     acceptor.accept(stream).await
 }
 
-async fn serve_http(
-    shared: Arc<Shared>,
-    stream: TlsStream<TcpStream>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn serve_until_reset(shared: Arc<Shared>, mut stream: TlsStream<TcpStream>) -> Ended {
+    if stream.get_ref().1.server_name() == Some(LOOPBACK_SERVER_NAME) {
+        // What is done to clients does not make the server itself unready.
+        return serve_http(shared, stream).await;
+    }
+    let socket = SockRef::from(stream.get_ref().0).try_clone()?;
+    let reset = shared.reset();
+    let served = async {
+        if shared.faults.turns_away() && stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            shared.faults.has_turned_away(turn_away(&mut stream).await?);
+            return Ok(wait_for_the_end(&mut stream).await?);
+        }
+        serve_http(shared, stream).await
+    };
+    tokio::select! {
+        ended = served => ended,
+        () = reset.cancelled() => Ok(socket.set_linger(Some(Duration::ZERO))?),
+    }
+}
+
+async fn serve_http(shared: Arc<Shared>, stream: TlsStream<TcpStream>) -> Ended {
     let session = stream.get_ref().1;
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let chain = session.peer_certificates().unwrap_or_default();

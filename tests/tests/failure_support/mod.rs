@@ -1,96 +1,97 @@
-//! A local API server, two newer peers that can fail, and a proxy that knows all three.
+//! A local API server, newer peers that can fail, and a proxy that knows them all, on loopback or in namespaces.
 #![allow(dead_code, unused_imports, reason = "every test binary uses its own part of this")]
 #![allow(unreachable_pub, reason = "a module of a test binary is reached from that binary only")]
 
 mod certificates;
-mod trap;
+mod outcome;
+mod place;
+mod server;
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 pub use certificates::BadCertificates;
+use http::Request;
 use mvproxy_tests::client::Answer;
-use mvproxy_tests::pki::{Identity, Pki};
-use mvproxy_tests::standin::{Documents, Standin, StandinOptions};
+use mvproxy_tests::pki::Pki;
 use mvproxy_tests::store::{Range, Store};
-pub use trap::Trap;
+pub use outcome::{Outcome, Row, Seen, assert_own_failure, assert_unavailable};
+pub use place::{Place, World, in_namespaces, on_loopback};
+pub use server::Server;
 
-use super::support::{Api, Caller, Http, Proxy, ProxyOptions, Session, ensure, eventually, only_new_serves};
+use super::support::{
+    Api, Caller, Http, Proxy, ProxyOptions, Session, ensure, eventually, only_new_serves, request,
+};
 
 /// What the local API server serves.
 pub const OLD: &str = "v1.34";
 /// What its peers serve.
 pub const NEW: &str = "v1.36-all";
-
-/// One API server, its certificate, and what stands before it.
-pub struct Peer {
-    pub standin: Standin,
-    pub serving: Identity,
-    pub trap: Trap,
-}
+/// Failover when a server says no, and everything that has nothing to do with a failure.
+pub const AT_ONCE: Duration = Duration::from_secs(1);
+/// Failover when a server says nothing.
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// The servers and the proxy.
 pub struct Rig {
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     pub store: Store,
-    pub local: Option<Standin>,
-    local_address: SocketAddr,
-    pub serving: Identity,
-    pub peers: Vec<Peer>,
+    /// On the proxy's node.
+    pub local: Server,
+    pub peers: Vec<Server>,
     pub proxy: Proxy,
     pub admin: Caller,
+    rows: AtomicUsize,
+    _node: Place,
 }
 
 impl Rig {
     /// Starts everything and waits until the proxy knows what each server serves.
-    pub async fn start(peers: usize) -> Self {
-        let rig = Self::start_unsynced(peers, &[]).await;
+    pub async fn start(world: &World, peers: usize) -> Self {
+        Self::start_with(world, peers, &[]).await
+    }
+
+    /// The same with more flags for the proxy.
+    pub async fn start_with(world: &World, peers: usize, flags: &[&str]) -> Self {
+        let rig = Self::prepared(world, peers, flags, async |_, _| {}).await;
+        rig.proxy.ready().await;
         rig.knows_all().await;
         rig
     }
 
-    /// Does not wait; peers with these numbers hang from the beginning.
-    pub async fn start_unsynced(peers: usize, hanging: &[usize]) -> Self {
-        Self::start_with(peers, hanging, &[]).await
-    }
-
-    /// The same with more flags for the proxy.
-    pub async fn start_with(peers: usize, hanging: &[usize], more: &[&str]) -> Self {
-        // One worker has one pool, so a test knows which connections there are.
-        let flags: Vec<&str> = ["--workers=1"].iter().chain(more).copied().collect();
-        let (pki, store) = (Pki::generate().unwrap(), Store::in_memory());
-        let (local, serving) = start_standin(&pki, &store, "local", OLD, None).await;
+    /// Does not wait; `prepare` is done to the local server and its peers before the proxy starts.
+    pub async fn prepared(
+        world: &World,
+        peers: usize,
+        flags: &[&str],
+        prepare: impl AsyncFnOnce(&Server, &[Server]),
+    ) -> Self {
+        let (pki, store) = (Arc::new(Pki::generate().unwrap()), Store::in_memory());
+        let place = world.place("node").await;
+        let node = place.beside().await;
+        let local = Server::start(place, &pki, &store, "local", OLD).await;
         let mut all = Vec::new();
         for number in 0..peers {
-            let (standin, serving) = start_standin(&pki, &store, &format!("peer{number}"), NEW, None).await;
-            let trap = Trap::before(standin.addr, &serving).await;
-            if hanging.contains(&number) {
-                trap.freeze();
-            }
-            all.push(Peer { standin, serving, trap });
+            let name = format!("peer{number}");
+            all.push(Server::start(world.place(&name).await, &pki, &store, &name, NEW).await);
         }
-        let addresses: Vec<SocketAddr> = all.iter().map(|peer| peer.trap.address).collect();
-        let proxy = Proxy::start(&ProxyOptions {
-            pki: &pki,
-            serving: &serving,
-            local: local.addr,
-            peers: &addresses,
-            flags: &flags,
-        });
-        proxy.ready().await;
+        prepare(&local, &all).await;
+        let proxy = start_proxy(&node, &pki, &local, &all, flags).await;
         let admin = Caller::admin(&pki);
-        let local_address = local.addr;
-        Self { pki, store, local: Some(local), local_address, serving, peers: all, proxy, admin }
+        Self { pki, store, local, peers: all, proxy, admin, rows: AtomicUsize::new(0), _node: node }
     }
 
-    /// Waits until requests have reached every peer, so that each is known to serve what is new.
+    /// Waits until requests have reached every peer, so that each is known to serve what is new and has a connection that
+    /// has worked.
     pub async fn knows_all(&self) {
-        let target = format!("{}?knows", only_new_serves().path());
+        let row = self.row("GET", &only_new_serves());
         eventually("every peer is used", async || {
-            let answer = self.session(Http::Two).await.get(&target).await;
+            let answer = self.session(Http::Two).await.get(&row.target).await;
             ensure(answer.status == 200, || format!("{}", answer.status))?;
-            let used = |peer: &Peer| peer.standin.requests().iter().any(|request| request.target == target);
-            ensure(self.peers.iter().all(used), || "one was never asked".to_owned())
+            let used = self.peers.iter().all(|peer| peer.saw("GET", &row.target) > 0);
+            ensure(used, || "one was never asked".to_owned())
         })
         .await;
     }
@@ -100,13 +101,67 @@ impl Rig {
         self.admin.connect(self.proxy.address, http).await
     }
 
-    /// How many requests of this method and target each peer has seen.
-    pub fn seen(&self, method: &str, target: &str) -> Vec<usize> {
-        let count = |peer: &Peer| {
-            let requests = peer.standin.requests();
-            requests.iter().filter(|seen| seen.method == method && seen.target == target).count()
-        };
-        self.peers.iter().map(count).collect()
+    /// A request for a collection that no other request resembles. A POST creates an object that is named after it.
+    pub fn row(&self, method: &str, api: &Api) -> Row {
+        let mut row = self.row_at(method, &api.path());
+        if method == "POST" {
+            row.body = api.object(&row.name).to_string();
+        }
+        row
+    }
+
+    /// The same for any path, without a body.
+    pub fn row_at(&self, method: &str, path: &str) -> Row {
+        let number = self.rows.fetch_add(1, Ordering::Relaxed);
+        let (name, target) = (format!("row-{number}"), format!("{path}?row={number}"));
+        Row { method: method.to_owned(), target, name, body: String::new() }
+    }
+
+    /// What the local server itself answers to such a request.
+    pub async fn straight(&self, row: &Row) -> Answer {
+        let mut row = row.clone();
+        row.target.push_str("&straight");
+        self.admin.ask(self.local.address, Http::Two, row.request()).await
+    }
+
+    /// Sends such a request and looks who saw it.
+    pub async fn ask(&self, session: &mut Session, method: &str, api: &Api) -> Outcome {
+        self.send(session, self.row(method, api)).await
+    }
+
+    /// Sends a request and looks who saw it.
+    pub async fn send(&self, session: &mut Session, row: Row) -> Outcome {
+        let begun = Instant::now();
+        let answer = session.fetch(row.request()).await;
+        let took = begun.elapsed();
+        Outcome { answer, took, seen: self.seen(&row).await, row }
+    }
+
+    /// Who saw a request up to now.
+    pub async fn seen(&self, row: &Row) -> Seen {
+        let Row { method, target, name, .. } = row;
+        Seen {
+            local: self.local.saw(method, target),
+            peers: self.peers.iter().map(|peer| peer.saw(method, target)).collect(),
+            stored: self.created(name).await,
+        }
+    }
+
+    /// Waits until some peer has seen a request.
+    pub async fn has_seen(&self, row: &Row) {
+        eventually("it has arrived", async || {
+            ensure(self.seen(row).await.total() > 0, || "not yet".to_owned())
+        })
+        .await;
+    }
+
+    /// The number of the peer that saw a request.
+    #[track_caller]
+    pub fn only_peer_that_saw(&self, row: &Row) -> usize {
+        let saw = |number: &usize| self.peers[*number].saw(&row.method, &row.target) == 1;
+        let found: Vec<usize> = (0..self.peers.len()).filter(saw).collect();
+        assert_eq!(found.len(), 1, "{} was seen by {found:?}", row.target);
+        found[0]
     }
 
     /// How often an object was created.
@@ -114,63 +169,27 @@ impl Rig {
         let events = self.store.events(&Range::default(), 0, Duration::ZERO).await.unwrap().events;
         events.iter().filter(|event| event.key.name == name && event.previous.is_none()).count()
     }
-
-    /// Starts the local API server again where it was.
-    pub async fn restart_local(&mut self) {
-        let (local, serving) = (self.local_address, self.serving.clone());
-        self.local = Some(start_at(&self.pki, &self.store, "local", OLD, local, serving).await);
-    }
 }
 
-async fn start_standin(
-    pki: &Pki,
-    store: &Store,
-    hostname: &str,
-    documents: &str,
-    bind: Option<SocketAddr>,
-) -> (Standin, Identity) {
-    let mut options = StandinOptions::from_pki(pki, hostname, documents, store).unwrap();
-    options.bind = bind.unwrap_or(options.bind);
-    let serving = options.serving.clone();
-    (Standin::start(options).await.unwrap(), serving)
-}
-
-/// Starts a stand-in on a port that another one has just left.
-pub async fn start_at(
-    pki: &Pki,
-    store: &Store,
-    hostname: &str,
-    documents: &str,
-    address: SocketAddr,
-    serving: Identity,
-) -> Standin {
-    eventually("the port is free", async || {
-        let mut options = StandinOptions::from_pki(pki, hostname, documents, store).unwrap();
-        options.bind = address;
-        options.serving = serving.clone();
-        Standin::start(options).await.map_err(|error| format!("{error:#}"))
-    })
-    .await
-}
-
-/// A 503 as kube-apiserver gives it, with nothing about the inside in it.
-#[track_caller]
-pub fn assert_unavailable(answer: &Answer, what: &str) {
-    assert_eq!(answer.status, 503, "{what}: {}", answer.text());
-    assert_eq!(answer.header("retry-after"), "1", "{what}");
-    assert_own_failure(answer, 503, "ServiceUnavailable", what);
-}
-
-/// A Status of the proxy's own.
-#[track_caller]
-pub fn assert_own_failure(answer: &Answer, code: u16, reason: &str, what: &str) {
-    assert_eq!(answer.status, code, "{what}: {}", answer.text());
-    assert_eq!(answer.header("content-type"), "application/json", "{what}");
-    let status = answer.json().unwrap();
-    assert_eq!((&status["kind"], &status["apiVersion"]), (&"Status".into(), &"v1".into()), "{what}");
-    assert_eq!((&status["status"], &status["code"]), (&"Failure".into(), &code.into()), "{what}");
-    assert_eq!(status["reason"], reason, "{what}");
-    for secret in ["127.0.0.1", "127.64", "os error", "refused", "kubernetes-admin"] {
-        assert!(!answer.text().contains(secret), "{what} gives {secret:?} away: {}", answer.text());
-    }
+async fn start_proxy(
+    node: &Place,
+    pki: &Arc<Pki>,
+    local: &Server,
+    peers: &[Server],
+    flags: &[&str],
+) -> Proxy {
+    // One worker has one pool, so a test knows which connections there are.
+    let own = [
+        "--workers=1".to_owned(),
+        format!("--listen={}:0", node.ip),
+        format!("--admin-address={}:0", node.ip),
+    ];
+    let flags: Vec<String> = own.into_iter().chain(flags.iter().map(ToString::to_string)).collect();
+    let (pki, serving, local) = (Arc::clone(pki), local.serving.clone(), local.local_address());
+    let peers: Vec<_> = peers.iter().map(|peer| peer.address).collect();
+    let start = async move {
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        Proxy::start(&ProxyOptions { pki: &pki, serving: &serving, local, peers: &peers, flags: &flags })
+    };
+    node.run(start).await
 }

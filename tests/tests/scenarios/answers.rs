@@ -1,0 +1,105 @@
+//! Peers that say no, or say it late: at once, or as they said it, and each write once.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mvproxy_tests::standin::Fault;
+
+use crate::failure_support::{AT_ONCE, BadCertificates, Rig, Row, World};
+use crate::support::{BOTH, Caller, only_new_serves};
+
+pub async fn a_peer_that_refuses_is_passed_over_at_once_and_every_write_takes_place_once(world: World) {
+    let rig = Rig::start(&world, 2).await;
+    rig.peers[0].kill().await;
+    for http in BOTH {
+        let mut session = rig.session(http).await;
+        for _ in 0..20 {
+            for method in ["POST", "GET"] {
+                let outcome = rig.ask(&mut session, method, &only_new_serves()).await;
+                outcome.is_served().is_from_a_peer().took_less_than(AT_ONCE);
+                assert_eq!(outcome.seen.peers, [0, 1]);
+            }
+        }
+    }
+}
+
+pub async fn a_peer_with_a_bad_certificate_gets_no_request_and_the_client_a_503_at_once(world: World) {
+    let rig = Rig::start(&world, 1).await;
+    let peer = &rig.peers[0];
+    let BadCertificates { wrong_name, expired, wrong_ca } = BadCertificates::of(&rig.pki);
+    for (label, bad) in [("wrong name", wrong_name), ("expired", expired), ("wrong CA", wrong_ca)] {
+        peer.kill().await;
+        let before = peer.requests().len();
+        peer.start_as(bad).await;
+        for http in BOTH {
+            let mut session = rig.session(http).await;
+            for method in ["GET", "POST"] {
+                let outcome = rig.ask(&mut session, method, &only_new_serves()).await;
+                outcome.is_unavailable().took_less_than(AT_ONCE);
+            }
+        }
+        assert_eq!(peer.requests().len(), before, "{label}: a request reached the server");
+    }
+    peer.kill().await;
+    peer.start_again().await;
+    rig.knows_all().await;
+}
+
+pub async fn a_peers_429_and_500_are_relayed_as_they_are_and_not_tried_elsewhere(world: World) {
+    let rig = Rig::start(&world, 2).await;
+    let api = only_new_serves();
+    for (fault, code, reason, retry_after) in [
+        (Fault::TooManyRequests { retry_after: 7 }, 429, "TooManyRequests", "7"),
+        (Fault::InternalError, 500, "InternalError", ""),
+    ] {
+        for http in BOTH {
+            for method in ["GET", "POST", "DELETE"] {
+                for peer in &rig.peers {
+                    peer.clear_faults();
+                    peer.inject(fault.clone(), &api.path(), 1);
+                }
+                let outcome = rig.ask(&mut rig.session(http).await, method, &api).await;
+                outcome.is_relayed(code, reason, retry_after).is_from_a_peer().took_less_than(AT_ONCE);
+            }
+        }
+    }
+}
+
+pub async fn an_answer_that_takes_its_time_is_waited_for_and_delays_no_other(world: World) {
+    let rig = Rig::start(&world, 1).await;
+    let (api, delay) = (only_new_serves(), Duration::from_secs(3));
+    let mut rows = Vec::new();
+    for http in BOTH {
+        for method in ["GET", "POST"] {
+            rows.push((rig.session(http).await, rig.session(http).await, rig.row(method, &api)));
+        }
+    }
+    rig.peers[0].inject(Fault::Delay(delay), &api.path(), rows.len());
+    let slow_ones: Vec<Row> = rows.iter().map(|(_, _, row)| row.clone()).collect();
+    let waits = rows.iter_mut().map(async |(one, other, row)| {
+        let (waited, quick) = tokio::join!(rig.send(one, row.clone()), async {
+            for slow in &slow_ones {
+                rig.has_seen(slow).await;
+            }
+            rig.ask(other, &row.method, &api).await
+        });
+        waited.is_served().is_from_a_peer().took_less_than(delay + AT_ONCE);
+        assert!(waited.took >= delay, "{waited}");
+        quick.is_served().is_from_a_peer().took_less_than(AT_ONCE);
+    });
+    join_all(waits).await;
+}
+
+pub async fn strangers_are_told_no_more_than_others(world: World) {
+    let rig = Rig::start(&world, 1).await;
+    rig.peers[0].kill().await;
+    for caller in [Caller::nobody(&rig.pki), Caller::bob(&rig.pki), Caller::alice(&rig.pki)] {
+        for http in BOTH {
+            let mut session = caller.connect(rig.proxy.address, http).await;
+            for method in ["GET", "POST"] {
+                let outcome = rig.ask(&mut session, method, &only_new_serves()).await;
+                outcome.is_unavailable().took_less_than(AT_ONCE);
+            }
+        }
+    }
+}

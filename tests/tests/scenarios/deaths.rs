@@ -1,0 +1,147 @@
+//! Peers that break off in the middle: nothing is taken for whole that is not, and nothing is done twice.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt as _;
+use mvproxy_tests::standin::Fault;
+
+use crate::failure_support::{AT_ONCE, Rig, SOON, World, assert_unavailable};
+use crate::support::{BOTH, ensure, eventually, only_new_serves, promptly};
+
+pub async fn an_answer_that_breaks_off_is_cut_for_the_client_as_well_and_not_asked_for_again(world: World) {
+    let rig = Rig::start(&world, 2).await;
+    let api = only_new_serves();
+    for (fault, dies) in [(Fault::CutBody { after: 20 }, false), (Fault::StallBody { after: 20 }, true)] {
+        for http in BOTH {
+            for method in ["GET", "POST"] {
+                for peer in &rig.peers {
+                    peer.clear_faults();
+                    peer.inject(fault.clone(), &api.path(), 1);
+                }
+                let row = rig.row(method, &api);
+                let mut session = rig.session(http).await;
+                let begun = Instant::now();
+                let head = session.open(row.request()).await.unwrap();
+                assert_eq!(head.status(), if method == "GET" { 200 } else { 201 });
+                let serves = &rig.peers[rig.only_peer_that_saw(&row)];
+                if dies {
+                    serves.kill().await;
+                }
+                let body = promptly("the body ends", head.into_body().collect()).await;
+                assert!(body.is_err(), "{method} over {http:?}, {fault:?}: the body seems whole");
+                assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+                let seen = rig.seen(&row).await;
+                assert_eq!((seen.total(), seen.stored), (1, usize::from(method == "POST")), "{seen:?}");
+                if dies {
+                    serves.start_again().await;
+                }
+            }
+        }
+    }
+}
+
+/// What breaks off before a response header came is sent again only where that cannot have an effect twice.
+pub async fn a_read_without_an_answer_is_sent_again_and_a_write_is_not(world: World) {
+    let rig = Rig::start(&world, 1).await;
+    let (api, delay) = (only_new_serves(), Duration::from_millis(500));
+    for http in BOTH {
+        for method in ["GET", "POST"] {
+            // What has never worked on a connection is taken for the server's fault, not for the connection's.
+            rig.knows_all().await;
+            rig.peers[0].inject(Fault::Delay(delay), &api.path(), 1);
+            let row = rig.row(method, &api);
+            let mut session = rig.session(http).await;
+            let (outcome, ()) = tokio::join!(rig.send(&mut session, row.clone()), async {
+                rig.has_seen(&row).await;
+                rig.peers[0].reset_connections();
+            });
+            outcome.took_less_than(AT_ONCE);
+            if method == "GET" {
+                assert_eq!(outcome.answer.status, 200, "{outcome}");
+                assert_eq!(outcome.seen.peers, [2], "{outcome}");
+            } else {
+                outcome.is_in_doubt();
+                assert_eq!(outcome.seen.peers, [1], "{outcome}");
+                // The peer may go on with what it had begun.
+                tokio::time::sleep(delay).await;
+                assert!(rig.created(&row.name).await <= 1, "{outcome}");
+            }
+        }
+    }
+}
+
+pub async fn a_read_whose_peer_dies_goes_to_another_and_a_write_does_not(world: World) {
+    let rig = Rig::start(&world, 2).await;
+    let api = only_new_serves();
+    for http in BOTH {
+        for method in ["GET", "POST"] {
+            rig.knows_all().await;
+            let row = rig.row(method, &api);
+            for peer in &rig.peers {
+                peer.clear_faults();
+                peer.inject(Fault::Delay(SOON), &api.path(), 1);
+            }
+            let mut session = rig.session(http).await;
+            let (outcome, dead) = tokio::join!(rig.send(&mut session, row.clone()), async {
+                rig.has_seen(&row).await;
+                let dead = rig.only_peer_that_saw(&row);
+                rig.peers[1 - dead].clear_faults();
+                rig.peers[dead].kill().await;
+                dead
+            });
+            outcome.took_less_than(AT_ONCE);
+            if method == "GET" {
+                assert_eq!(outcome.answer.status, 200, "{outcome}");
+                assert_eq!(outcome.seen.peers, [1, 1], "{outcome}");
+            } else {
+                outcome.is_in_doubt();
+                assert_eq!((outcome.seen.total(), outcome.seen.stored), (1, 0), "{outcome}");
+            }
+            rig.peers[dead].start_again().await;
+        }
+    }
+}
+
+pub async fn a_read_that_nobody_answers_is_a_503_and_a_write_a_502(world: World) {
+    let rig = Rig::start(&world, 1).await;
+    let api = only_new_serves();
+    for http in BOTH {
+        for method in ["GET", "POST"] {
+            rig.knows_all().await;
+            rig.peers[0].inject(Fault::Delay(SOON), &api.path(), 1);
+            let row = rig.row(method, &api);
+            let mut session = rig.session(http).await;
+            let (outcome, ()) = tokio::join!(rig.send(&mut session, row.clone()), async {
+                rig.has_seen(&row).await;
+                rig.peers[0].kill().await;
+            });
+            outcome.took_less_than(AT_ONCE);
+            if method == "GET" {
+                // It may be sent again, and the client is told so.
+                assert_unavailable(&outcome.answer, "a read on its way");
+            } else {
+                outcome.is_in_doubt();
+            }
+            assert_eq!((outcome.seen.total(), outcome.seen.stored), (1, 0), "{outcome}");
+            rig.peers[0].start_again().await;
+        }
+    }
+}
+
+pub async fn a_write_that_a_goaway_says_was_not_processed_is_sent_again_with_its_body(world: World) {
+    let rig = Rig::start(&world, 1).await;
+    let (peer, api) = (&rig.peers[0], only_new_serves());
+    for (round, http) in BOTH.into_iter().enumerate() {
+        let mut session = rig.session(http).await;
+        // Open connections go after their next request, so that a write needs a new one.
+        peer.inject(Fault::GoAway, &api.path(), usize::MAX);
+        peer.turn_away_write();
+        eventually("a write meets it", async || {
+            let outcome = rig.ask(&mut session, "POST", &api).await;
+            outcome.is_served().is_from_a_peer().took_less_than(AT_ONCE);
+            ensure(peer.turned_away().with_body == round + 1, || format!("{:?}", peer.turned_away()))
+        })
+        .await;
+        peer.clear_faults();
+    }
+}
