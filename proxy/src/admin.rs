@@ -1,20 +1,23 @@
-//! Serves /metrics, /livez and /readyz on the admin address.
+//! Serves /metrics, /livez, /readyz, /skew and /route on the admin address.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
+use crate::explain::Explainer;
 use crate::metrics::Metrics;
 use crate::readiness::{Audience, Readiness};
 
@@ -28,6 +31,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// For /readyz.
     pub readiness: Readiness,
+    /// For /skew and /route.
+    pub explainer: Explainer,
 }
 
 impl Admin {
@@ -83,9 +88,39 @@ impl Admin {
                     text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics not encoded: {error}\n"))
                 }
             },
-            _ => text(StatusCode::NOT_FOUND, "not found; try /metrics, /livez or /readyz?verbose\n"),
+            "/skew" => json(&self.explainer.skew()),
+            "/route" => match asked_route(request.uri().query()) {
+                Some((method, target)) => json(&self.explainer.route(&method, &target)),
+                None => text(StatusCode::BAD_REQUEST, "give /route?method=GET&path=/apis/...\n"),
+            },
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "not found; try /metrics, /livez, /readyz?verbose, /skew or /route?method=GET&path=/api\n",
+            ),
         }
     }
+}
+
+fn json(report: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(report) {
+        Ok(body) => {
+            let mut response = text(StatusCode::OK, body);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("report not encoded: {error}\n")),
+    }
+}
+
+/// Method and target of a query `method=GET&path=%2Fapis%2F…`.
+fn asked_route(query: Option<&str>) -> Option<(Method, String)> {
+    let value = |key: &str| {
+        let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+        let (_, value) = pairs.into_iter().find(|(found, _)| *found == key)?;
+        percent_decode_str(value).decode_utf8().ok()
+    };
+    let target = value("path").filter(|target| target.starts_with('/'))?;
+    Some((value("method")?.parse().ok()?, target.into_owned()))
 }
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

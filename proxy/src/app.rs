@@ -25,6 +25,7 @@ use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
 use crate::discovery::sync::Syncer;
+use crate::explain::Explainer;
 use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::identity::x509::User;
@@ -161,8 +162,15 @@ impl App {
         let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (mut tasks, follower) = self.start_discovery(listeners)?;
         tasks.spawn(self.reloader.run());
-        let admin =
-            Admin { metrics: Arc::clone(&self.shared.metrics), readiness: self.shared.readiness.clone() };
+        let admin = Admin {
+            metrics: Arc::clone(&self.shared.metrics),
+            readiness: self.shared.readiness.clone(),
+            explainer: Explainer {
+                snapshot: Arc::clone(&self.shared.snapshot),
+                vitals: Arc::clone(&self.shared.vitals),
+                local_failover: self.config.local_failover,
+            },
+        };
         let admin = tokio::spawn(Arc::new(admin).serve(tokio::net::TcpListener::from_std(self.admin)?));
 
         let limit = connection_limit(&self.config).div_ceil(self.config.workers.get());

@@ -12,10 +12,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::CipherSuite;
 
+use crate::ask::Ask;
+
 pub use self::error::ConfigError;
 pub use self::origin::{Flag, Origin, Origins};
 pub use self::own::own_credentials;
 
+mod ask;
 mod build;
 mod command_line;
 mod error;
@@ -210,6 +213,8 @@ pub enum LogFormat {
 pub enum Invocation {
     /// `mvproxy run`.
     Run(Box<Config>),
+    /// `mvproxy skew` or `mvproxy route`.
+    Ask(Ask),
     /// Help or version text to print; it knows its own stream and exit code.
     Show(clap::Error),
 }
@@ -236,6 +241,7 @@ where
     let args = args.into_iter().map(Into::into).collect();
     let (on_command_line, mut mistakes) = match command_line::read(args) {
         command_line::Outcome::Run { source, mistakes } => (source, mistakes),
+        command_line::Outcome::Ask(question) => return Ok(Invocation::Ask(question)),
         command_line::Outcome::Show(text) => return Ok(Invocation::Show(text)),
         command_line::Outcome::Unusable(mistakes) => return Err(Rejected { mistakes, draft: None }),
     };

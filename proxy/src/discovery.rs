@@ -10,11 +10,14 @@ use crate::upstream::Upstream;
 
 pub mod accept;
 pub mod answer;
+mod difference;
 pub mod document;
 pub mod fetch;
 mod index;
 pub mod merge;
 pub mod sync;
+
+pub use difference::{Difference, MissingVerb};
 
 use document::GroupList;
 use index::Index;
@@ -75,6 +78,12 @@ impl ServerSet {
         Self(self.0 & !Self::LOCAL)
     }
 
+    /// The set without the members of another.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Number of members.
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
@@ -107,6 +116,8 @@ impl FromIterator<usize> for ServerSet {
 pub struct Snapshot {
     enabled: bool,
     upstreams: Vec<Upstream>,
+    /// `gitVersion` of each, as far as it is known.
+    versions: Vec<Option<String>>,
     /// Servers that never said what they serve.
     unknown: ServerSet,
     index: Index,
@@ -178,6 +189,7 @@ impl Snapshot {
         Self {
             enabled: true,
             upstreams: servers.iter().map(|(upstream, _)| *upstream).collect(),
+            versions: servers.iter().map(|(_, served)| Some(served.as_ref()?.version.clone())).collect(),
             unknown,
             index,
             core: merge::merged(servers, Document::Core),
@@ -238,6 +250,11 @@ impl Snapshot {
     /// The API server behind an index of a [`ServerSet`].
     pub fn upstream(&self, index: usize) -> Option<Upstream> {
         self.upstreams.get(index).copied()
+    }
+
+    /// The version that the API server behind an index said it has.
+    pub fn version(&self, index: usize) -> Option<&str> {
+        self.versions.get(index)?.as_deref()
     }
 
     /// All API servers, the local one first.

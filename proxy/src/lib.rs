@@ -45,11 +45,13 @@ pub mod steering;
 pub mod admin;
 pub mod causes;
 pub mod error;
+pub mod explain;
 pub mod metrics;
 pub mod readiness;
 pub mod status;
 
 pub mod app;
+pub mod ask;
 pub mod authentication;
 pub mod config;
 pub mod credentials;

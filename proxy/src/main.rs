@@ -1,9 +1,11 @@
 //! Runs `mvproxy`: command line to configuration, to credentials, to the running proxy.
 
 use std::error::Error;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use mvproxy::app::{self, AppError};
+use mvproxy::ask::{self, Ask};
 use mvproxy::causes::chain;
 use mvproxy::config::{self, Config, Invocation, Rejected};
 use mvproxy::credentials::Credentials;
@@ -17,6 +19,7 @@ const CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     let config = match config::parse(std::env::args_os()) {
         Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Ask(question)) => return answer(&question),
         Ok(Invocation::Show(text)) => return show(&text),
         Err(rejected) => return refuse(&all_mistakes(&rejected)),
     };
@@ -39,6 +42,21 @@ fn main() -> ExitCode {
 /// Hands over to the proxy; returns when it has drained.
 fn run_app(config: Config, credentials: &Credentials) -> Result<(), AppError> {
     app::run(config, credentials)
+}
+
+/// Prints what a running proxy says.
+fn answer(question: &Ask) -> ExitCode {
+    match ask::ask(question) {
+        // A closed pipe, as from `mvproxy skew | head`, is no failure.
+        Ok(text) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("mvproxy: error: {}", chain(&error));
+            ExitCode::from(ENVIRONMENT)
+        }
+    }
 }
 
 /// Prints help or version; clap knows whether that is what was asked for.

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ask;
 use super::error::ConfigError;
 use super::flags;
 use super::origin::{Flag, Origins};
@@ -41,7 +42,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         mixed_version: read.gate().unwrap_or(true),
         local_failover: read.one("local-failover", values::boolean).unwrap_or(true),
         watch_continuation: read.one("watch-continuation", values::boolean).unwrap_or(true),
-        admin_address: read.one("admin-address", values::listen_address).unwrap_or(ADMIN_ADDRESS),
+        admin_address: read.one("admin-address", values::listen_address).unwrap_or(ask::ADMIN_ADDRESS),
         trusted_proxies: read.many("trusted-proxies", values::network).unwrap_or_default(),
         max_connections: read.one("max-connections", values::connections).unwrap_or(MAX_CONNECTIONS),
         max_connections_per_source: read
@@ -58,7 +59,6 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
 }
 
 const LOCAL_SOURCE_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 43, 1));
-const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);
 const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -7,15 +7,18 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::ask;
 use super::error::ConfigError;
 use super::flags::{self, Arity, FLAGS, FlagSpec};
 use super::nearest::nearest;
 use super::origin::Origin;
 use super::sources::Source;
+use crate::ask::Ask;
 
 /// What a command line comes to.
 pub(super) enum Outcome {
     Run { source: Source, mistakes: Vec<ConfigError> },
+    Ask(Ask),
     Show(clap::Error),
     Unusable(Vec<ConfigError>),
 }
@@ -27,7 +30,13 @@ pub(super) fn read(mut args: Vec<OsString>) -> Outcome {
     let mut mistakes = Vec::new();
     loop {
         let error = match command().try_get_matches_from(&args) {
-            Ok(matches) => return Outcome::Run { source: given(&matches), mistakes },
+            Ok(matches) => {
+                return match ask::given(&matches) {
+                    Some(question) if mistakes.is_empty() => Outcome::Ask(question),
+                    Some(_) => Outcome::Unusable(mistakes),
+                    None => Outcome::Run { source: given(&matches), mistakes },
+                };
+            }
             Err(error) => error,
         };
         if is_text(error.kind()) {
@@ -139,6 +148,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(run)
+        .subcommands(ask::commands())
 }
 
 fn arg(flag: &'static FlagSpec) -> Arg {

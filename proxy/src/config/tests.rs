@@ -42,7 +42,7 @@ const REQUIRED: [&str; 6] = [
 fn run<'a>(flags: impl IntoIterator<Item = &'a str>) -> Result<Config, Vec<String>> {
     match parse(["mvproxy", "run"].into_iter().chain(flags)) {
         Ok(Invocation::Run(config)) => Ok(*config),
-        Ok(Invocation::Show(text)) => panic!("shows {text}"),
+        Ok(other) => panic!("{other:?}"),
         Err(rejected) => Err(rejected.mistakes.iter().map(ToString::to_string).collect()),
     }
 }

@@ -12,11 +12,11 @@ pub(super) struct Index(HashMap<Key, Servers>);
 
 /// A resource, or with a non-empty subresource one of its subresources.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Key {
-    group: Box<str>,
-    version: Box<str>,
-    resource: Box<str>,
-    subresource: Box<str>,
+pub(super) struct Key {
+    pub(super) group: Box<str>,
+    pub(super) version: Box<str>,
+    pub(super) resource: Box<str>,
+    pub(super) subresource: Box<str>,
 }
 
 /// The same, borrowed from a request path.
@@ -42,6 +42,21 @@ impl Equivalent<Key> for KeyRef<'_> {
 struct Servers {
     any: ServerSet,
     by_verb: [ServerSet; VERBS.len()],
+}
+
+/// One key and who serves it.
+pub(super) struct Entry<'a> {
+    pub(super) key: &'a Key,
+    /// With any verb.
+    pub(super) any: ServerSet,
+    by_verb: &'a [ServerSet; VERBS.len()],
+}
+
+impl Entry<'_> {
+    /// Who serves it with each verb.
+    pub(super) fn by_verb(&self) -> impl Iterator<Item = (&'static str, ServerSet)> {
+        VERBS.into_iter().zip(*self.by_verb)
+    }
 }
 
 /// Verbs that discovery documents list. Any other (legacy `proxy`, none for unusual methods) is not told apart.
@@ -90,6 +105,11 @@ impl Index {
     pub(super) fn holds_what_the_local_server_lacks(&self) -> bool {
         let lacks = |servers: &ServerSet| !servers.is_empty() && !servers.has_local();
         self.0.values().any(|servers| lacks(&servers.any) || servers.by_verb.iter().any(lacks))
+    }
+
+    /// Every key, in no particular order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.0.iter().map(|(key, servers)| Entry { key, any: servers.any, by_verb: &servers.by_verb })
     }
 
     /// Number of resources and subresources.

@@ -6,6 +6,7 @@ fn mistakes(words: &[&str]) -> Vec<String> {
             mistakes.iter().map(ToString::to_string).collect()
         }
         Outcome::Show(text) => panic!("shows {text}"),
+        Outcome::Ask(question) => panic!("asks {question:?}"),
     }
 }
 

@@ -1,0 +1,129 @@
+//! The command line of `mvproxy skew` and `mvproxy route`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches, Command, value_parser};
+use http::Method;
+
+use crate::ask::{Ask, Output, Question};
+
+/// Where a proxy listens that was not told otherwise (`--admin-address`).
+pub(super) const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);
+
+/// The two subcommands.
+pub(super) fn commands() -> [Command; 2] {
+    let skew = Command::new("skew")
+        .about("Show what the API servers serve differently")
+        .long_about(ABOUT_SKEW)
+        .after_long_help(EXAMPLES_SKEW)
+        .args(common());
+    let route = Command::new("route")
+        .about("Show where a request would go, and why")
+        .long_about(ABOUT_ROUTE)
+        .after_long_help(EXAMPLES_ROUTE)
+        .arg(method())
+        .arg(path())
+        .args(common());
+    [skew, route]
+}
+
+fn method() -> Arg {
+    let parse = |text: &str| text.to_ascii_uppercase().parse::<Method>().map_err(|_| "not an HTTP method");
+    Arg::new("method").value_name("METHOD").help("GET, POST, …").required(true).value_parser(parse)
+}
+
+fn path() -> Arg {
+    let parse = |text: &str| {
+        let wanted = "a path begins with /, like /apis/apps/v1/deployments?watch=1";
+        if text.starts_with('/') { Ok(text.to_owned()) } else { Err(wanted) }
+    };
+    Arg::new("path").value_name("PATH").help("Path and query").required(true).value_parser(parse)
+}
+
+fn common() -> [Arg; 2] {
+    [
+        Arg::new("admin-address")
+            .long("admin-address")
+            .value_name("IP:PORT")
+            .help("Admin address of the running proxy")
+            .default_value("127.0.0.1:9643")
+            .value_parser(value_parser!(SocketAddr)),
+        Arg::new("output")
+            .short('o')
+            .long("output")
+            .value_name("FORMAT")
+            .help("Shape of the answer")
+            .default_value("table")
+            .value_parser(PossibleValuesParser::new(["table", "json", "yaml"])),
+    ]
+}
+
+/// What was asked; `None` for another subcommand.
+pub(super) fn given(matches: &ArgMatches) -> Option<Ask> {
+    let (name, matches) = matches.subcommand()?;
+    let question = match name {
+        "skew" => Question::Skew,
+        "route" => Question::Route {
+            method: matches.get_one::<Method>("method")?.clone(),
+            path: matches.get_one::<String>("path")?.clone(),
+        },
+        _ => return None,
+    };
+    let output = match matches.get_one::<String>("output")?.as_str() {
+        "json" => Output::Json,
+        "yaml" => Output::Yaml,
+        _ => Output::Table,
+    };
+    Some(Ask { admin_address: *matches.get_one::<SocketAddr>("admin-address")?, output, question })
+}
+
+const ABOUT_SKEW: &str = "\
+Asks the proxy that runs on this node what every API server serves, and prints the resources, subresources and verbs that \
+not all of them serve.";
+
+const EXAMPLES_SKEW: &str = "\
+Examples:
+  During an upgrade
+    mvproxy skew
+  What only some servers have, for a script
+    mvproxy skew -o json | jq -r '.differences[] | \"\\(.group)/\\(.version) \\(.resource)\"'
+
+Exit codes: 0 answered, 1 no proxy answers, 2 the command line is wrong.";
+
+const ABOUT_ROUTE: &str = "\
+Asks the proxy that runs on this node where it would send a request at this moment. Nothing is sent.";
+
+const EXAMPLES_ROUTE: &str = "\
+Examples:
+  mvproxy route GET /apis/resource.k8s.io/v1/deviceclasses
+  mvproxy route POST /api/v1/namespaces/default/pods/web/resize -o yaml
+
+Exit codes: 0 answered, 1 no proxy answers, 2 the command line is wrong.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Invocation};
+
+    fn asked(words: &str) -> Option<Ask> {
+        match config::parse(words.split(' ')) {
+            Ok(Invocation::Ask(ask)) => Some(ask),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn questions_are_read() {
+        let skew = Ask { admin_address: ADMIN_ADDRESS, output: Output::Table, question: Question::Skew };
+        assert_eq!(asked("mvproxy skew"), Some(skew.clone()));
+        let elsewhere = "127.0.0.1:1".parse().expect("an address");
+        let json = Ask { admin_address: elsewhere, output: Output::Json, ..skew };
+        assert_eq!(asked("mvproxy skew -o json --admin-address=127.0.0.1:1"), Some(json));
+        let question = Question::Route { method: Method::GET, path: "/api/v1/pods?watch=1".to_owned() };
+        assert_eq!(asked("mvproxy route get /api/v1/pods?watch=1").map(|ask| ask.question), Some(question));
+        for wrong in ["route GET", "route GET pods", "route", "skew -o xml", "skew now", "skew --peers=a:1"] {
+            assert_eq!(asked(&format!("mvproxy {wrong}")), None, "{wrong}");
+        }
+    }
+}
