@@ -28,7 +28,6 @@ use crate::discovery::sync::Syncer;
 use crate::explain::Explainer;
 use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
-use crate::identity::x509::User;
 use crate::limits::Sources;
 use crate::metrics::Metrics;
 use crate::own_client;
@@ -236,11 +235,7 @@ impl App {
             return Ok((tasks, None));
         }
         let list = self.start_peers(&mut tasks)?;
-        let identity = self.shared.names.assertion_of(&User {
-            name: "system:mixed-version-proxy".to_owned(),
-            groups: vec!["system:authenticated".to_owned()],
-            ..User::default()
-        })?;
+        let identity = Asker::own_identity(&self.shared.names)?;
         let asker = Arc::new(Asker::new(Pool::new(self.dialer.clone()), identity));
         let prober = Prober::new(
             Arc::clone(&asker),

@@ -1,12 +1,15 @@
 //! Sends the proxy's own requests to API servers, under its own name.
 
+use bytes::Bytes;
 use http::header::{ACCEPT, IF_NONE_MATCH, USER_AGENT};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 
 use crate::forward::headers::PEER_PROXIED;
 use crate::forward::{Connection, Pool, RequestBody, to_origin_form};
-use crate::identity::Assertion;
+use crate::identity::names::AssertionError;
+use crate::identity::x509::User;
+use crate::identity::{Assertion, IdentityHeaders};
 use crate::tls::APISERVER_NAME;
 use crate::upstream::{TrustClass, Upstream};
 
@@ -21,9 +24,24 @@ pub struct Asker {
 pub type Unreached = Box<dyn std::error::Error + Send + Sync>;
 
 impl Asker {
+    /// The user that the proxy is to API servers when it asks for itself. It has the rights it is given, and none by itself.
+    pub const NAME: &'static str = "system:mixed-version-proxy";
+
     /// One that asserts `identity`.
     pub fn new(pool: Pool, identity: Assertion) -> Self {
         Self { pool, identity }
+    }
+
+    /// The headers that assert the proxy's own name.
+    ///
+    /// # Errors
+    /// When no header name is configured for it.
+    pub fn own_identity(names: &IdentityHeaders) -> Result<Assertion, AssertionError> {
+        names.assertion_of(&User {
+            name: Self::NAME.to_owned(),
+            groups: vec!["system:authenticated".to_owned()],
+            ..User::default()
+        })
     }
 
     /// GETs a path; `etag` makes the request conditional.
@@ -37,8 +55,28 @@ impl Asker {
         accept: &'static str,
         etag: Option<HeaderValue>,
     ) -> Result<Response<Incoming>, Unreached> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        if let Some(etag) = etag {
+            headers.insert(IF_NONE_MATCH, etag);
+        }
+        self.send(upstream, Method::GET, path, headers, Bytes::new()).await
+    }
+
+    /// Sends a request of its own.
+    ///
+    /// # Errors
+    /// When no connection came about or it broke off before a response header.
+    pub async fn send(
+        &self,
+        upstream: &Upstream,
+        method: Method,
+        path: &'static str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Unreached> {
         let mut lease = self.pool.acquire(upstream, TrustClass::Asserted).await?;
-        let mut request = self.request(path, accept, etag);
+        let mut request = self.request(method, path, headers, body);
         Ok(match &mut lease.connection {
             Connection::Http2(sender) => sender.requests.send_request(request).await?,
             Connection::Http1(sender) => {
@@ -50,27 +88,27 @@ impl Asker {
 
     fn request(
         &self,
+        method: Method,
         path: &'static str,
-        accept: &'static str,
-        etag: Option<HeaderValue>,
+        headers: HeaderMap,
+        body: Bytes,
     ) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
+        let body = if body.is_empty() { RequestBody::Empty } else { RequestBody::Own(Some(body)) };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
         *request.uri_mut() = Uri::builder()
             .scheme("https")
             .authority(APISERVER_NAME)
             .path_and_query(path)
             .build()
             .expect("constants make a URI");
+        *request.headers_mut() = headers;
         let headers = request.headers_mut();
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("mvproxy/", env!("CARGO_PKG_VERSION"))));
         // A proxy in front of the peer must let the peer itself answer.
         headers.insert(PEER_PROXIED, HeaderValue::from_static("true"));
         for (name, value) in self.identity.iter() {
             headers.append(name.clone(), value.clone());
-        }
-        if let Some(etag) = etag {
-            headers.insert(IF_NONE_MATCH, etag);
         }
         request
     }

@@ -15,7 +15,8 @@ use crate::config::{Config, RequestHeaderNames, own_credentials};
 use crate::own_client;
 
 const NAMESPACE: &str = "kube-system";
-const NAME: &str = "extension-apiserver-authentication";
+/// Name of the `ConfigMap`.
+pub const CONFIG_MAP: &str = "extension-apiserver-authentication";
 /// Flags of which one is enough to say that the names are configured here.
 const FLAGS: [&str; 5] = [
     "requestheader-allowed-names",
@@ -30,19 +31,19 @@ const PAUSES: [Duration; 4] =
 
 /// Why the names are not known.
 #[derive(Debug, thiserror::Error)]
-enum NamesError {
+pub enum NamesError {
     /// Own credentials are unusable.
     #[error("own credentials cannot be used")]
     Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The API server did not hand the `ConfigMap` out.
     #[error(
-        "ConfigMap {NAMESPACE}/{NAME} cannot be read; bind the own user to the Role \
+        "ConfigMap {NAMESPACE}/{CONFIG_MAP} cannot be read; bind the own user to the Role \
          extension-apiserver-authentication-reader there, or give --requestheader-username-headers and the others"
     )]
     Unreadable(#[source] Box<kube::Error>),
     /// The API server takes nobody's word.
     #[error(
-        "the API server has no request-header authentication: ConfigMap {NAMESPACE}/{NAME} has no {key}; give \
+        "the API server has no request-header authentication: ConfigMap {NAMESPACE}/{CONFIG_MAP} has no {key}; give \
          kube-apiserver its --requestheader-* flags, which the aggregation layer needs too"
     )]
     NotConfigured {
@@ -50,7 +51,7 @@ enum NamesError {
         key: &'static str,
     },
     /// A value is no list.
-    #[error("{key} of ConfigMap {NAMESPACE}/{NAME} is not a JSON list of texts")]
+    #[error("{key} of ConfigMap {NAMESPACE}/{CONFIG_MAP} is not a JSON list of texts")]
     NotAList {
         /// Key.
         key: &'static str,
@@ -62,13 +63,13 @@ enum NamesError {
 /// Takes the names from the cluster where neither flags nor manifest give any and there are credentials to ask with. Waits
 /// for as long as the API server does not tell: with wrong names clients would be taken for the proxy itself.
 pub async fn complete(mut config: Config) -> Config {
-    if FLAGS.iter().any(|flag| config.origins.of(flag).is_some()) || !has_credentials(&config) {
+    if is_configured(&config) || !has_credentials(&config) {
         return config;
     }
     let mut pauses = PAUSES.into_iter().chain(std::iter::repeat(PAUSES[PAUSES.len() - 1]));
     loop {
-        match published(&config).await {
-            Ok(names) => {
+        match with_own_credentials(&config).await {
+            Ok(Published { names, .. }) => {
                 info!(?names, "--requestheader-*: not given, so the API server's own names are used");
                 config.request_header = names;
                 return config;
@@ -79,22 +80,41 @@ pub async fn complete(mut config: Config) -> Config {
     }
 }
 
-/// Those that cannot be read are none; [`published`] would say why, but whoever starts the proxy was told already.
+/// Those that cannot be read are none; [`with_own_credentials`] would say why, but whoever starts the proxy was told already.
 fn has_credentials(config: &Config) -> bool {
     own_credentials(config).is_ok_and(|credentials| credentials.is_some())
 }
 
-async fn published(config: &Config) -> Result<RequestHeaderNames, NamesError> {
+/// What the API server says of its request-header authentication.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Header names, and who may use them.
+    pub names: RequestHeaderNames,
+    /// CA bundle (PEM) of front proxies.
+    pub ca: Option<String>,
+}
+
+/// Whether flags, file or manifest name any header.
+pub fn is_configured(config: &Config) -> bool {
+    FLAGS.iter().any(|flag| config.origins.of(flag).is_some())
+}
+
+async fn with_own_credentials(config: &Config) -> Result<Published, NamesError> {
     let credentials = own_credentials(config).map_err(|error| NamesError::Credentials(error.into()))?;
     let credentials = credentials.ok_or_else(|| NamesError::Credentials("they are gone".into()))?;
     let client = own_client::client(credentials, config.local_source_ip)
         .map_err(|error| NamesError::Credentials(error.into()))?;
-    let map = read(client).await.map_err(|error| NamesError::Unreadable(Box::new(error)))?;
-    names_in(&map.data.unwrap_or_default())
+    published(client).await
 }
 
-async fn read(client: Client) -> kube::Result<ConfigMap> {
-    Api::<ConfigMap>::namespaced(client, NAMESPACE).get(NAME).await
+/// Reads the `ConfigMap`.
+///
+/// # Errors
+/// When it cannot be read, or the API server takes nobody's word.
+pub async fn published(client: Client) -> Result<Published, NamesError> {
+    let map = Api::<ConfigMap>::namespaced(client, NAMESPACE).get(CONFIG_MAP).await;
+    let data = map.map_err(|error| NamesError::Unreadable(Box::new(error)))?.data.unwrap_or_default();
+    Ok(Published { names: names_in(&data)?, ca: data.get("requestheader-client-ca-file").cloned() })
 }
 
 fn names_in(data: &BTreeMap<String, String>) -> Result<RequestHeaderNames, NamesError> {

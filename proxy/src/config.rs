@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use rustls::CipherSuite;
 
 use crate::ask::Ask;
+use crate::check;
 
 pub use self::error::ConfigError;
 pub use self::origin::{Flag, Origin, Origins};
@@ -213,6 +214,8 @@ pub enum LogFormat {
 pub enum Invocation {
     /// `mvproxy run`.
     Run(Box<Config>),
+    /// `mvproxy check`.
+    Check(check::Request),
     /// `mvproxy skew` or `mvproxy route`.
     Ask(Ask),
     /// Help or version text to print; it knows its own stream and exit code.
@@ -241,6 +244,11 @@ where
     let args = args.into_iter().map(Into::into).collect();
     let (on_command_line, mut mistakes) = match command_line::read(args) {
         command_line::Outcome::Run { source, mistakes } => (source, mistakes),
+        command_line::Outcome::Check { source, mut mistakes, output } => {
+            let sources = sources::gather(source, &mut mistakes);
+            let config = Box::new(build::build(&sources, &mut mistakes));
+            return Ok(Invocation::Check(check::Request { config, mistakes, output }));
+        }
         command_line::Outcome::Ask(question) => return Ok(Invocation::Ask(question)),
         command_line::Outcome::Show(text) => return Ok(Invocation::Show(text)),
         command_line::Outcome::Unusable(mistakes) => return Err(Rejected { mistakes, draft: None }),

@@ -53,6 +53,7 @@ pub mod status;
 pub mod app;
 pub mod ask;
 pub mod authentication;
+pub mod check;
 pub mod config;
 pub mod credentials;
 pub mod logging;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use mvproxy::app::{self, AppError};
 use mvproxy::ask::{self, Ask};
 use mvproxy::causes::chain;
+use mvproxy::check;
 use mvproxy::config::{self, Config, Invocation, Rejected};
 use mvproxy::credentials::Credentials;
 use mvproxy::logging;
@@ -19,6 +20,7 @@ const CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     let config = match config::parse(std::env::args_os()) {
         Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Check(request)) => return check_node(&request),
         Ok(Invocation::Ask(question)) => return answer(&question),
         Ok(Invocation::Show(text)) => return show(&text),
         Err(rejected) => return refuse(&all_mistakes(&rejected)),
@@ -42,6 +44,19 @@ fn main() -> ExitCode {
 /// Hands over to the proxy; returns when it has drained.
 fn run_app(config: Config, credentials: &Credentials) -> Result<(), AppError> {
     app::run(config, credentials)
+}
+
+/// Prints what there is to mend, finding by finding where people read.
+fn check_node(request: &check::Request) -> ExitCode {
+    match check::run(request) {
+        Ok(_) if !request.mistakes.is_empty() => ExitCode::from(CONFIGURATION),
+        Ok(report) if report.would_run => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(ENVIRONMENT),
+        Err(error) => {
+            eprintln!("mvproxy: error: {error}");
+            ExitCode::from(ENVIRONMENT)
+        }
+    }
 }
 
 /// Prints what a running proxy says.

@@ -137,7 +137,7 @@ impl Peers {
 }
 
 /// Every ready address with the slice's HTTPS port.
-fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
+pub fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some("https"));
     let ports: Vec<u16> =
         ports.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()).collect();

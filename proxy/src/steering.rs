@@ -14,6 +14,7 @@ mod kernel_log;
 mod maps;
 mod page;
 mod pins;
+mod probe;
 mod state;
 
 use std::io;
@@ -26,10 +27,12 @@ use std::time::Duration;
 use mvproxy_common::{MAX_WORKERS, PeerL4, SteerStats};
 use socket2::SockRef;
 
+pub use cgroup::own_cgroup2;
 pub use counters::{PeerCounters, PeerSlot};
 pub use error::SteeringError;
 pub use heartbeat::Heartbeat;
 pub use kernel::object;
+pub use probe::{foreign_programs, probe};
 pub use state::{Attachment, PeerOps, SteeringState};
 
 use crate::causes::chain;

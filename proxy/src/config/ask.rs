@@ -41,6 +41,17 @@ fn path() -> Arg {
     Arg::new("path").value_name("PATH").help("Path and query").required(true).value_parser(parse)
 }
 
+/// `-o`.
+pub(super) fn output() -> Arg {
+    Arg::new("output")
+        .short('o')
+        .long("output")
+        .value_name("FORMAT")
+        .help("Shape of the answer")
+        .default_value("table")
+        .value_parser(PossibleValuesParser::new(["table", "json", "yaml"]))
+}
+
 fn common() -> [Arg; 2] {
     [
         Arg::new("admin-address")
@@ -49,13 +60,7 @@ fn common() -> [Arg; 2] {
             .help("Admin address of the running proxy")
             .default_value("127.0.0.1:9643")
             .value_parser(value_parser!(SocketAddr)),
-        Arg::new("output")
-            .short('o')
-            .long("output")
-            .value_name("FORMAT")
-            .help("Shape of the answer")
-            .default_value("table")
-            .value_parser(PossibleValuesParser::new(["table", "json", "yaml"])),
+        output(),
     ]
 }
 
@@ -70,12 +75,20 @@ pub(super) fn given(matches: &ArgMatches) -> Option<Ask> {
         },
         _ => return None,
     };
-    let output = match matches.get_one::<String>("output")?.as_str() {
-        "json" => Output::Json,
-        "yaml" => Output::Yaml,
+    Some(Ask {
+        admin_address: *matches.get_one::<SocketAddr>("admin-address")?,
+        output: output_of(matches),
+        question,
+    })
+}
+
+/// The value of `-o`.
+pub(super) fn output_of(matches: &ArgMatches) -> Output {
+    match matches.get_one::<String>("output").map(String::as_str) {
+        Some("json") => Output::Json,
+        Some("yaml") => Output::Yaml,
         _ => Output::Table,
-    };
-    Some(Ask { admin_address: *matches.get_one::<SocketAddr>("admin-address")?, output, question })
+    }
 }
 
 const ABOUT_SKEW: &str = "\

@@ -13,11 +13,12 @@ use super::flags::{self, Arity, FLAGS, FlagSpec};
 use super::nearest::nearest;
 use super::origin::Origin;
 use super::sources::Source;
-use crate::ask::Ask;
+use crate::ask::{Ask, Output};
 
 /// What a command line comes to.
 pub(super) enum Outcome {
     Run { source: Source, mistakes: Vec<ConfigError> },
+    Check { source: Source, mistakes: Vec<ConfigError>, output: Output },
     Ask(Ask),
     Show(clap::Error),
     Unusable(Vec<ConfigError>),
@@ -34,7 +35,14 @@ pub(super) fn read(mut args: Vec<OsString>) -> Outcome {
                 return match ask::given(&matches) {
                     Some(question) if mistakes.is_empty() => Outcome::Ask(question),
                     Some(_) => Outcome::Unusable(mistakes),
-                    None => Outcome::Run { source: given(&matches), mistakes },
+                    None => {
+                        let (name, matches) = matches.subcommand().expect("clap requires a subcommand");
+                        let source = given(matches);
+                        match name {
+                            "check" => Outcome::Check { source, mistakes, output: ask::output_of(matches) },
+                            _ => Outcome::Run { source, mistakes },
+                        }
+                    }
                 };
             }
             Err(error) => error,
@@ -119,9 +127,8 @@ fn starts_with_dash(arg: &OsStr) -> bool {
 }
 
 fn given(matches: &ArgMatches) -> Source {
-    let (_, run) = matches.subcommand().expect("clap requires a subcommand");
     let values = FLAGS.iter().filter_map(|flag| {
-        let texts = run.get_many::<String>(flag.name)?.cloned().collect();
+        let texts = matches.get_many::<String>(flag.name)?.cloned().collect();
         Some((flag.name, texts))
     });
     Source { origin: Origin::CommandLine, values: values.collect::<BTreeMap<_, Vec<String>>>() }
@@ -138,6 +145,14 @@ fn command() -> Command {
         .args_override_self(true)
         .next_line_help(false)
         .args(FLAGS.iter().map(arg));
+    let check = Command::new("check")
+        .about("Say whether the proxy would run here, and what to mend")
+        .long_about(ABOUT_CHECK)
+        .after_long_help(EXAMPLES_CHECK)
+        .args_override_self(true)
+        .next_line_help(false)
+        .arg(ask::output())
+        .args(FLAGS.iter().map(arg));
     Command::new("mvproxy")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Mixed version proxy for Kubernetes control planes")
@@ -148,6 +163,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(run)
+        .subcommand(check)
         .subcommands(ask::commands())
 }
 
@@ -196,6 +212,19 @@ Examples:
     mvproxy run --apiserver-manifest=... --steering=off --listen=0.0.0.0:7443
 
 Exit codes: 0 stopped by a signal, 1 the environment does not let it run, 2 the configuration is wrong.";
+
+const ABOUT_CHECK: &str = "\
+Looks at flags, files, kernel, rights and API servers, and says for each whether it is as it should be and what to do if \
+not. Takes the flags of `mvproxy run`. Nothing is changed: kernel objects are loaded into a folder of their own that is \
+removed again, and API servers are only asked who the proxy is to them.";
+
+const EXAMPLES_CHECK: &str = "\
+Examples:
+  Before the first start, and whenever something seems wrong
+    mvproxy check --apiserver-manifest=/etc/kubernetes/manifests/kube-apiserver.yaml \\
+        --kubeconfig=/etc/kubernetes/mvproxy.conf
+
+Exit codes: 0 it would run, 1 it would not, or not rightly, 2 the flags are wrong.";
 
 #[cfg(test)]
 mod tests;

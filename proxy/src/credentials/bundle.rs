@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::{Error, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::verify::{self, Validity};
@@ -41,6 +42,13 @@ impl CaBundle {
     /// Whether it vouches for nobody.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
+    }
+
+    /// Whether it has every certificate of a PEM text. What cannot be read there is not missed here.
+    pub fn holds_all_of(&self, pem: &[u8]) -> bool {
+        CertificateDer::pem_slice_iter(pem)
+            .flatten()
+            .all(|certificate| self.certificates.contains(&certificate))
     }
 
     /// All anchors, those out of date included.

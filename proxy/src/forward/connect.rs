@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -145,6 +145,21 @@ impl Dialer {
     ) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
         let config = self.tls.load().upstreams.for_upgrades(upstream.role, class);
         start_http1(self.connect_tls(upstream, config).await?, upstream, true).await
+    }
+
+    /// The certificate that an API server shows; it is verified as for any request.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn certificate_of(
+        &self,
+        upstream: &Upstream,
+        class: TrustClass,
+    ) -> Result<Option<CertificateDer<'static>>, ConnectError> {
+        let config = self.tls.load().upstreams.for_requests(upstream.role, class);
+        let io = self.connect_tls(upstream, config).await?;
+        let shown = io.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        Ok(shown.map(|leaf| leaf.clone().into_owned()))
     }
 
     /// Opens a bare TCP connection.

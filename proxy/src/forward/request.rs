@@ -13,6 +13,8 @@ use super::replay::ReplayBody;
 pub enum RequestBody {
     /// The client's, streamed.
     Client(ReplayBody),
+    /// The proxy's own; `None` once it was sent.
+    Own(Option<Bytes>),
     /// None.
     Empty,
 }
@@ -34,12 +36,14 @@ impl Body for RequestBody {
         match &mut *self {
             RequestBody::Client(body) => Pin::new(body).poll_frame(cx).map(without_trailers),
             RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Client(body) => body.is_end_stream(),
+            RequestBody::Own(body) => body.is_none(),
             RequestBody::Empty => true,
         }
     }
@@ -48,6 +52,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Client(body) => body.size_hint(),
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
         }
     }
 }

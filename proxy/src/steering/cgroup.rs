@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Own cgroup2 folder, or why there is none.
-pub(super) fn own_cgroup2() -> Result<PathBuf, String> {
+pub fn own_cgroup2() -> Result<PathBuf, String> {
     let read = |file: &str| fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"));
     locate(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
 }

@@ -2,7 +2,7 @@ use super::*;
 
 fn mistakes(words: &[&str]) -> Vec<String> {
     match read(words.iter().map(OsString::from).collect()) {
-        Outcome::Run { mistakes, .. } | Outcome::Unusable(mistakes) => {
+        Outcome::Run { mistakes, .. } | Outcome::Check { mistakes, .. } | Outcome::Unusable(mistakes) => {
             mistakes.iter().map(ToString::to_string).collect()
         }
         Outcome::Show(text) => panic!("shows {text}"),

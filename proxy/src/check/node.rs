@@ -1,0 +1,133 @@
+//! Looks at the node: kernel, capabilities, BPF file system, other programs.
+
+use std::path::Path;
+
+use nix::sys::utsname::uname;
+
+use super::{Finding, Verdict};
+use crate::config::{Config, SteeringMode};
+use crate::steering;
+
+/// First release with `sk_lookup` links and everything the programs use.
+const OLDEST_KERNEL: (u32, u32) = (5, 10);
+/// Bits of `CapEff` in `/proc/self/status` (linux/capability.h).
+const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+/// Stands in for both.
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// What there is to say about steering on this node.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    if config.steering == SteeringMode::Off || !config.mixed_version {
+        return vec![Finding::skip("kernel", "nothing is steered with this configuration")];
+    }
+    let found = vec![kernel(), capabilities(), programs(config), cgroup(config), others()];
+    // Without steering --steering=auto runs all the same.
+    let softened = |finding: Finding| match finding.verdict {
+        Verdict::Fail if config.steering == SteeringMode::Auto => {
+            Finding { verdict: Verdict::Warn, ..finding }
+        }
+        _ => finding,
+    };
+    found.into_iter().map(softened).collect()
+}
+
+fn kernel() -> Finding {
+    let Ok(name) = uname() else { return Finding::skip("kernel", "uname(2) says nothing") };
+    let release = name.release().to_string_lossy().into_owned();
+    match version(&release) {
+        Some(version) if version < OLDEST_KERNEL => {
+            let (major, minor) = OLDEST_KERNEL;
+            Finding::fail(
+                "kernel",
+                format!("Linux {release} is too old to steer"),
+                format!("use Linux {major}.{minor} or newer, or --steering=off"),
+            )
+        }
+        _ => Finding::pass("kernel", format!("Linux {release}")),
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn capabilities() -> Finding {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let Some(effective) = effective(&status) else {
+        return Finding::skip("capabilities", "/proc/self/status is not readable");
+    };
+    let has = |bit: u32| effective >> bit & 1 == 1 || effective >> CAP_SYS_ADMIN & 1 == 1;
+    let missing: Vec<&str> =
+        CAPABILITIES.iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Finding::pass("capabilities", "CAP_BPF and CAP_NET_ADMIN");
+    }
+    let missing = missing.join(" and ");
+    Finding::fail("capabilities", format!("{missing} missing"), "run as root, or grant them to the container")
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn programs(config: &Config) -> Finding {
+    match steering::probe(&config.bpffs_dir) {
+        Ok(()) => {
+            let pinned = config.bpffs_dir.join("STEER_MODE").exists();
+            let beside =
+                if pinned { "; a proxy runs or has run here, and would be taken over from" } else { "" };
+            Finding::pass("steering", format!("maps and programs load{beside}"))
+        }
+        Err(error) => Finding::error("steering", &error),
+    }
+}
+
+fn cgroup(config: &Config) -> Finding {
+    let found = match &config.cgroup {
+        Some(folder) if Path::new(folder).is_dir() => Ok(folder.clone()),
+        Some(folder) => Err(format!("{} is no folder", folder.display())),
+        None => steering::own_cgroup2(),
+    };
+    match found {
+        Ok(folder) => Finding::pass("cgroup", format!("connections are counted in {}", folder.display())),
+        Err(reason) => Finding::warn(
+            "cgroup",
+            format!("connections to peers are not counted by the kernel: {reason}"),
+            "mount cgroup2, or give its folder with --cgroup",
+        ),
+    }
+}
+
+fn others() -> Finding {
+    match steering::foreign_programs() {
+        None => Finding::skip("programs", "other sk_lookup programs cannot be listed without CAP_SYS_ADMIN"),
+        Some(foreign) if foreign.is_empty() => Finding::pass("programs", "no foreign sk_lookup program"),
+        Some(foreign) => Finding::warn(
+            "programs",
+            format!("other sk_lookup programs are loaded: {}", foreign.join(", ")),
+            "see that they leave the API server's port alone: bpftool link show",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_and_capabilities_are_read() {
+        for (release, expected) in [
+            ("6.18.0", Some((6, 18))),
+            ("5.10.0-26-amd64", Some((5, 10))),
+            ("4.18-rc1", Some((4, 18))),
+            ("six", None),
+        ] {
+            assert_eq!(version(release), expected, "{release}");
+        }
+        assert!(version("5.9.1") < Some(OLDEST_KERNEL) && version("5.10.0") >= Some(OLDEST_KERNEL));
+        assert_eq!(effective("Name:\tx\nCapEff:\t0000008000001000\n"), Some(0x80_0000_1000));
+        assert_eq!(effective("Name:\tx\n"), None);
+    }
+}
