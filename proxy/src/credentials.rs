@@ -79,17 +79,20 @@ impl Credentials {
         (fresh, loader.mistakes)
     }
 
-    /// Whether every part is the same as in `other`.
-    pub fn is_same(&self, other: &Self) -> bool {
-        let sni = |credentials: &Self| -> Vec<_> {
+    /// Flags, without dashes, of the parts that are not the very same in `other`.
+    pub fn changes(&self, other: &Self) -> Vec<&'static str> {
+        let certificates = |credentials: &Self| -> Vec<_> {
             credentials.sni.iter().map(|sni| Arc::as_ptr(&sni.certified)).collect()
         };
-        Arc::ptr_eq(&self.serving, &other.serving)
-            && sni(self) == sni(other)
-            && Arc::ptr_eq(&self.client_ca, &other.client_ca)
-            && Arc::ptr_eq(&self.request_header_ca, &other.request_header_ca)
-            && Arc::ptr_eq(&self.proxy_client, &other.proxy_client)
-            && Arc::ptr_eq(&self.peer_ca, &other.peer_ca)
+        let parts = [
+            ("tls-cert-file", Arc::ptr_eq(&self.serving, &other.serving)),
+            ("tls-sni-cert-key", certificates(self) == certificates(other)),
+            ("client-ca-file", Arc::ptr_eq(&self.client_ca, &other.client_ca)),
+            ("requestheader-client-ca-file", Arc::ptr_eq(&self.request_header_ca, &other.request_header_ca)),
+            ("proxy-client-cert-file", Arc::ptr_eq(&self.proxy_client, &other.proxy_client)),
+            ("peer-ca-file", Arc::ptr_eq(&self.peer_ca, &other.peer_ca)),
+        ];
+        parts.into_iter().filter(|(_, is_same)| !is_same).map(|(flag, _)| flag).collect()
     }
 
     /// What works, or will stop working, but is probably not meant: one sentence each.

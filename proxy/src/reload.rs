@@ -4,12 +4,12 @@
 //! Secret is renewed by swapping a symbolic link in it) and looks again every minute all the same.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use rustls_pki_types::UnixTime;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -81,7 +81,7 @@ impl Reloader {
     /// Reloads whenever something changed, for as long as the process lives.
     pub async fn run(mut self) {
         let changed = Arc::new(Notify::new());
-        let _watcher = self.watch_folders(&changed);
+        let _watcher = watch(&self.folders(), &changed);
         loop {
             if timeout(self.pause(), changed.notified()).await.is_ok() {
                 sleep(SETTLE).await;
@@ -99,38 +99,41 @@ impl Reloader {
     fn reload(&mut self) {
         let (fresh, mistakes) = self.credentials.reload(&self.config);
         let mut mistakes: Vec<String> = mistakes.iter().map(|mistake| chain(mistake)).collect();
-        let now = UnixTime::now();
-        let tls = self.tls.load_full();
-        let is_same = fresh.is_same(&self.credentials) && tls.valid_until.is_none_or(|until| now < until);
-        if !is_same {
+        let (now, tls) = (UnixTime::now(), self.tls.load_full());
+        let changed = fresh.changes(&self.credentials);
+        let is_due = !changed.is_empty() || tls.valid_until.is_some_and(|until| now >= until);
+        let mut is_renewed = false;
+        if is_due {
             match tls.next(&fresh, &self.config.serving_tls, now) {
                 Ok(next) => {
                     self.tls.store(Arc::new(next));
                     self.credentials = fresh;
-                    info!(credentials = ?self.credentials, "renewed credentials are in use");
+                    is_renewed = true;
+                    info!(changed = changed.join(","), "renewed credentials are in use");
                 }
                 Err(error) => mistakes.push(chain(&error)),
             }
         }
-        self.publish(!is_same, mistakes);
+        self.publish(is_renewed, mistakes);
         self.tell_doubts();
     }
 
-    fn publish(&self, is_reload: bool, mistakes: Vec<String>) {
+    fn publish(&self, is_renewed: bool, mistakes: Vec<String>) {
         let former = self.state.load_full();
-        let is_failure = !mistakes.is_empty() && mistakes != former.mistakes;
+        let is_news = mistakes != former.mistakes;
+        if !is_renewed && !is_news {
+            return;
+        }
+        let is_failure = is_news && !mistakes.is_empty();
         if is_failure {
             for mistake in &mistakes {
                 warn!("{mistake}; what was loaded before stays in use");
             }
         }
-        if !is_reload && mistakes == former.mistakes {
-            return;
-        }
         self.state.store(Arc::new(CredentialState {
             mistakes,
             expirations: self.credentials.expirations(),
-            reloads: former.reloads + u64::from(is_reload),
+            reloads: former.reloads + u64::from(is_renewed),
             failures: former.failures + u64::from(is_failure),
         }));
     }
@@ -143,27 +146,65 @@ impl Reloader {
         self.doubts = doubts;
     }
 
-    fn watch_folders(&self, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
-        let notified = Arc::clone(changed);
-        let watcher = notify::recommended_watcher(move |_| notified.notify_one());
-        let mut watcher = match watcher {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                warn!(%error, seconds = POLL.as_secs(), "changed certificates are noticed by looking again only");
-                return None;
-            }
-        };
+    fn folders(&self) -> BTreeSet<PathBuf> {
         let files = self.config.credential_files();
-        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
-        for folder in folders {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                warn!(folder = %folder.display(), %error, "changes are noticed by looking again only");
-            }
-        }
-        Some(watcher)
+        files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect()
     }
+}
+
+/// Tells `changed` of changes in folders, for as long as the result lives.
+fn watch(folders: &BTreeSet<PathBuf>, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let notified = Arc::clone(changed);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // Whoever reads the files, this process first of all, does not change them.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            notified.notify_one();
+        }
+    });
+    let mut watcher = match watcher {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            warn!(%error, seconds = POLL.as_secs(), "changed certificates are noticed by looking again only");
+            return None;
+        }
+    };
+    for folder in folders {
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            warn!(folder = %folder.display(), %error, "changes are noticed by looking again only");
+        }
+    }
+    Some(watcher)
 }
 
 fn now_secs() -> u64 {
     UnixTime::now().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn writing_is_noticed_and_reading_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ca.crt");
+        std::fs::write(&file, "old").expect("written");
+        let changed = Arc::new(Notify::new());
+        let watcher = watch(&BTreeSet::from([folder.path().to_owned()]), &changed);
+        assert!(watcher.is_some());
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "old");
+        let noticed = timeout(Duration::from_millis(300), changed.notified()).await;
+        assert!(noticed.is_err(), "reading is no change");
+        // As a mounted Secret is renewed, and as an editor writes.
+        let fresh = folder.path().join("fresh");
+        std::fs::write(&fresh, "new").expect("written");
+        for change in [
+            |from: &Path, to: &Path| std::fs::rename(from, to),
+            |_: &Path, to: &Path| std::fs::write(to, "newer"),
+        ] {
+            while timeout(Duration::from_millis(300), changed.notified()).await.is_ok() {}
+            change(&fresh, &file).expect("changed");
+            timeout(Duration::from_secs(5), changed.notified()).await.expect("noticed");
+        }
+    }
 }

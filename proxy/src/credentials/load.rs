@@ -108,7 +108,7 @@ impl Loader<'_> {
 
     fn bundle(&mut self, (name, file): Named<'_>, former: Option<&Arc<CaBundle>>) -> Option<Arc<CaBundle>> {
         let fresh = files::bundle(&self.config.origins.flag(name), file);
-        self.keep(name, fresh, former)
+        self.keep(fresh, former)
     }
 
     fn pair(
@@ -123,7 +123,7 @@ impl Loader<'_> {
         let (Some(chain), Some(signing_key)) = (chain, signing_key) else { return former.cloned() };
         let certified = CertifiedKey::new(chain, signing_key);
         let fresh = files::matching(certified, (certificate_flag, certificate.1), (key_flag, key.1));
-        self.keep(certificate.0, fresh, former)
+        self.keep(fresh, former)
     }
 
     fn peer_ca(
@@ -144,7 +144,7 @@ impl Loader<'_> {
             Ok((bundle, whose)) => (Ok(bundle), whose),
             Err(error) => (Err(error), String::new()),
         };
-        let kept = self.keep("peer-ca-file", derived, former);
+        let kept = self.keep(derived, former);
         if let (Some(kept), None) = (&kept, former) {
             info!(certificates = kept.len(), "--peer-ca-file is not given: peers are verified with {whose}");
         }
@@ -154,18 +154,13 @@ impl Loader<'_> {
     /// The fresh part, the former where they are equal, and the former also where the fresh one cannot be used.
     fn keep<T: Part>(
         &mut self,
-        name: &'static str,
         fresh: Result<Arc<T>, CredentialError>,
         former: Option<&Arc<T>>,
     ) -> Option<Arc<T>> {
         let Some(fresh) = self.note(fresh) else { return former.cloned() };
         match former {
             Some(former) if former.is_same(&fresh) => Some(Arc::clone(former)),
-            Some(_) => {
-                info!("--{name}: changed, and in use from now on");
-                Some(fresh)
-            }
-            None => Some(fresh),
+            _ => Some(fresh),
         }
     }
 
