@@ -18,9 +18,12 @@ pub enum RequestError {
     /// Nobody is known to serve the resource, but not every server has said what it serves.
     #[error("not every API server has said what it serves")]
     Unaccounted,
-    /// The request target has no path, as in CONNECT.
+    /// The request target has no path.
     #[error("the request target has no path")]
     NoPath,
+    /// The request asks for a tunnel, which no API server gives, and for which HTTP/2 has no path.
+    #[error("CONNECT is not a method of the API")]
+    Connect,
 }
 
 /// Who caused an error.
@@ -35,64 +38,23 @@ pub enum Fault {
 impl RequestError {
     /// What the client gets.
     pub fn failure(&self) -> Failure {
-        match self {
+        let (code, reason, message) = match self {
             RequestError::Identity(
                 IdentityError::UnverifiedCertificate | IdentityError::FrontProxyWithoutUser,
-            ) => Failure {
-                code: StatusCode::UNAUTHORIZED,
-                reason: "Unauthorized",
-                message: "Unauthorized",
-                retry_after: None,
-            },
-            RequestError::Forward(ForwardError::NotReached { .. }) => Failure {
-                code: StatusCode::SERVICE_UNAVAILABLE,
-                reason: "ServiceUnavailable",
-                message: "no API server that serves the resource could be reached",
-                retry_after: Some(1),
-            },
-            RequestError::Forward(ForwardError::Late { .. }) => Failure {
-                code: StatusCode::GATEWAY_TIMEOUT,
-                reason: "Timeout",
-                message: "the API server did not answer in time",
-                retry_after: None,
-            },
-            RequestError::Forward(ForwardError::NoPeer) => Failure {
-                code: StatusCode::SERVICE_UNAVAILABLE,
-                reason: "ServiceUnavailable",
-                message: "the API server that serves the resource is not known any more",
-                retry_after: Some(1),
-            },
-            RequestError::Unaccounted => Failure {
-                code: StatusCode::SERVICE_UNAVAILABLE,
-                reason: "ServiceUnavailable",
-                message: "it is not known yet which API server serves the resource",
-                retry_after: Some(1),
-            },
-            RequestError::Forward(ForwardError::Broken { .. }) => Failure {
-                code: StatusCode::BAD_GATEWAY,
-                reason: "InternalError",
-                message: "the API server broke off before it answered; the request may have had an effect",
-                retry_after: None,
-            },
-            RequestError::Forward(ForwardError::ResponseTooLarge { .. }) => Failure {
-                code: StatusCode::BAD_GATEWAY,
-                reason: "InternalError",
-                message: "the answer has too many headers; the request may have had an effect",
-                retry_after: None,
-            },
-            RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => Failure {
-                code: StatusCode::BAD_REQUEST,
-                reason: "BadRequest",
-                message: "the request target is not valid",
-                retry_after: None,
-            },
-            RequestError::Forward(ForwardError::TooManyHeaders { .. }) => Failure {
-                code: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                reason: "BadRequest",
-                message: "the request has too many headers",
-                retry_after: None,
-            },
-        }
+            ) => (StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized"),
+            RequestError::Unaccounted => {
+                unavailable("it is not known yet which API server serves the resource")
+            }
+            RequestError::NoPath => bad_request("the request target is not valid"),
+            RequestError::Connect => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            ),
+            RequestError::Forward(error) => of_forwarding(error),
+        };
+        let retry_after = (code == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Failure { code, reason, message, retry_after }
     }
 
     /// The label it counts under.
@@ -105,7 +67,10 @@ impl RequestError {
             RequestError::Forward(ForwardError::Late { .. }) => "timeout",
             RequestError::Forward(ForwardError::NoPeer) => "endpoint_resolution",
             RequestError::Unaccounted => "unaccounted_server",
-            RequestError::Forward(ForwardError::Target { .. }) | RequestError::NoPath => "bad_target",
+            RequestError::Forward(ForwardError::Target { .. } | ForwardError::Host { .. })
+            | RequestError::NoPath => "bad_target",
+            RequestError::Connect => "method_not_allowed",
+            RequestError::Forward(ForwardError::TransferCoding) => "transfer_coding",
             RequestError::Forward(ForwardError::TooManyHeaders { .. }) => "too_many_headers",
             RequestError::Forward(ForwardError::ResponseTooLarge { .. }) => "upstream_too_many_headers",
         }
@@ -116,9 +81,13 @@ impl RequestError {
         match self {
             RequestError::Identity(_)
             | RequestError::NoPath
-            | RequestError::Forward(ForwardError::Target { .. } | ForwardError::TooManyHeaders { .. }) => {
-                Fault::Client
-            }
+            | RequestError::Connect
+            | RequestError::Forward(
+                ForwardError::Target { .. }
+                | ForwardError::Host { .. }
+                | ForwardError::TransferCoding
+                | ForwardError::TooManyHeaders { .. },
+            ) => Fault::Client,
             RequestError::Unaccounted
             | RequestError::Forward(
                 ForwardError::NotReached { .. }
@@ -129,4 +98,45 @@ impl RequestError {
             ) => Fault::Upstream,
         }
     }
+}
+
+/// Status, reason, and text for people.
+type Answer = (StatusCode, &'static str, &'static str);
+
+fn of_forwarding(error: &ForwardError) -> Answer {
+    match error {
+        ForwardError::NotReached { .. } => {
+            unavailable("no API server that serves the resource could be reached")
+        }
+        ForwardError::NoPeer => unavailable("the API server that serves the resource is not known any more"),
+        ForwardError::Late { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "Timeout", "the API server did not answer in time")
+        }
+        ForwardError::Broken { .. } => {
+            bad_gateway("the API server broke off before it answered; the request may have had an effect")
+        }
+        ForwardError::ResponseTooLarge { .. } => {
+            bad_gateway("the answer has too many headers; the request may have had an effect")
+        }
+        ForwardError::Target { .. } => bad_request("the request target is not valid"),
+        ForwardError::Host { .. } => bad_request("the request needs exactly one Host header"),
+        ForwardError::TransferCoding => {
+            (StatusCode::NOT_IMPLEMENTED, "BadRequest", "the transfer coding of the request is not supported")
+        }
+        ForwardError::TooManyHeaders { .. } => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequest", "the request has too many headers")
+        }
+    }
+}
+
+fn unavailable(message: &'static str) -> Answer {
+    (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+}
+
+fn bad_gateway(message: &'static str) -> Answer {
+    (StatusCode::BAD_GATEWAY, "InternalError", message)
+}
+
+fn bad_request(message: &'static str) -> Answer {
+    (StatusCode::BAD_REQUEST, "BadRequest", message)
 }

@@ -69,6 +69,15 @@ pub enum ForwardError {
         /// Cause.
         source: http::uri::InvalidUri,
     },
+    /// An HTTP/1.1 request has no Host header, or a request has several.
+    #[error("{count} Host headers where there has to be one")]
+    Host {
+        /// Their number.
+        count: usize,
+    },
+    /// The request's body is coded in another way than `chunked`.
+    #[error("the transfer coding of the request is not known")]
+    TransferCoding,
     /// The request has more header names than can be handled.
     #[error("{names} different header names are too many")]
     TooManyHeaders {
@@ -96,7 +105,7 @@ impl Outbound {
     /// Cleans the headers, asserts the identity, and takes the target as the client wrote it.
     ///
     /// # Errors
-    /// When the Host header is not an authority, or there are too many headers.
+    /// When there is not one Host header or it is not an authority, or other headers cannot be handled.
     pub fn new(
         mut request: Request<hyper::body::Incoming>,
         identity: &Identity,
@@ -110,6 +119,7 @@ impl Outbound {
             }
             _ => None,
         };
+        headers::check_host(request.version(), request.headers())?;
         let uri = absolute(&request)?;
         let (mut parts, body) = request.into_parts();
         headers::for_upstream(&mut parts.headers, identity, names, client, client_is_trusted)?;
@@ -311,7 +321,9 @@ async fn attempt(
 
 /// `https://AUTHORITY/PATH?QUERY` with path and query byte for byte as the client sent them.
 fn absolute<B>(request: &Request<B>) -> Result<Uri, ForwardError> {
-    let authority = match (request.uri().authority(), request.headers().get(HOST)) {
+    // An empty one is what clients send that have no name for the server (RFC 9112 section 3.2).
+    let host = request.headers().get(HOST).filter(|host| !host.is_empty());
+    let authority = match (request.uri().authority(), host) {
         (Some(authority), _) => authority.clone(),
         (None, Some(host)) => {
             Authority::try_from(host.as_bytes()).map_err(|source| ForwardError::Target { source })?

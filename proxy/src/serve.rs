@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -238,6 +239,9 @@ async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Resp
     let info = classify(&method, &path, uri.query()).ok();
 
     let encoding = Encoding::accepted_by(request.headers());
+    // hyper drops a Content-Length beside chunks before anybody here sees it. What comes after such a request must not be
+    // taken for another one (RFC 9112 section 6.1).
+    let ends_connection = request.headers().contains_key(TRANSFER_ENCODING);
     let mut response = match answer(client, request, &path, info.as_ref(), &mut record).await {
         Ok(response) => response,
         Err(error) => {
@@ -250,6 +254,9 @@ async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Resp
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         remove_hop_by_hop(response.headers_mut());
+        if ends_connection {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     record.answered(response.status());
     response.map(|body| body.with_record(record))
@@ -265,6 +272,9 @@ async fn answer(
     let worker = &client.worker;
     let shared = &worker.shared;
     let identity = identify(&client.certificate, request.headers(), &shared.names)?;
+    if request.method() == Method::CONNECT {
+        return Err(RequestError::Connect);
+    }
     let snapshot = shared.snapshot.load_full();
     let target = request.uri().path_and_query().ok_or(RequestError::NoPath)?.clone();
     let marks = Marks {

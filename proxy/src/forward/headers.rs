@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::ForwardError;
 use crate::identity::{Identity, IdentityHeaders};
@@ -30,7 +30,7 @@ pub fn have_room(headers: &HeaderMap) -> bool {
 /// Turns a client's request headers into those an upstream gets.
 ///
 /// # Errors
-/// When there are more names than the proxy can safely add to.
+/// When there are more names than the proxy can safely add to, or the body is coded in a way that is not undone here.
 pub fn for_upstream(
     headers: &mut HeaderMap,
     identity: &Identity,
@@ -41,7 +41,14 @@ pub fn for_upstream(
     if !have_room(headers) {
         return Err(ForwardError::TooManyHeaders { names: headers.keys_len() });
     }
+    if !is_understood(headers) {
+        return Err(ForwardError::TransferCoding);
+    }
     remove_hop_by_hop(headers);
+    // What it announces does not follow.
+    headers.remove(TRAILER);
+    unite_lengths(headers);
+    join_cookies(headers);
     // A body that the client holds back until asked is asked for by the server side of this proxy.
     headers.remove(EXPECT);
     headers.remove(HOST);
@@ -55,6 +62,46 @@ pub fn for_upstream(
         }
     }
     Ok(())
+}
+
+/// Several Host headers would be several servers. HTTP/1.1 clients must send one (RFC 9112 section 3.2), and kube-apiserver
+/// insists as well; HTTP/2 ones have `:authority`.
+///
+/// # Errors
+/// When there are too many or too few.
+pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), ForwardError> {
+    match headers.get_all(HOST).iter().count() {
+        1 => Ok(()),
+        0 if version != Version::HTTP_11 => Ok(()),
+        count => Err(ForwardError::Host { count }),
+    }
+}
+
+/// Whether the body that hyper gives is the client's: it undoes one `chunked`, the last of all codings, and passes over
+/// what else is listed. kube-apiserver answers 501 as well.
+fn is_understood(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
+}
+
+/// h2 lets a Content-Length come twice if both are equal; over HTTP/1.1 there has to be one (RFC 9112 section 6.3).
+fn unite_lengths(headers: &mut HeaderMap) {
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+        && let Some(length) = headers.get(CONTENT_LENGTH).cloned()
+    {
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
+/// HTTP/2 clients may split cookies, which HTTP/1.1 has in one header (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookies) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, cookies);
+    }
 }
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1).
@@ -139,7 +186,17 @@ pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade")));
-    if asked { headers.get(UPGRADE).cloned() } else { None }
+    if asked { headers.get(UPGRADE).filter(|protocols| !leads_to_http(protocols)).cloned() } else { None }
+}
+
+/// Whether an upgrade would lead to HTTP again: over a connection that is a front proxy's a client could then say whatever
+/// a front proxy may. kube-apiserver knows no such upgrade and serves the request as if it had not been asked for.
+fn leads_to_http(protocols: &HeaderValue) -> bool {
+    let mut protocols = protocols.as_bytes().split(|byte| *byte == b',');
+    protocols.any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default().trim_ascii();
+        [&b"h2"[..], b"h2c", b"http", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
 }
 
 #[cfg(test)]

@@ -17,6 +17,12 @@ pub enum RequestBody {
     Empty,
 }
 
+/// Ends a body before its trailers (RFC 9110 section 6.5.1 leaves that to us): no API server reads any, and nobody has
+/// looked whether one speaks for somebody.
+fn without_trailers<E>(frame: Option<Result<Frame<Bytes>, E>>) -> Option<Result<Frame<Bytes>, E>> {
+    frame.filter(|frame| !frame.as_ref().is_ok_and(Frame::is_trailers))
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -26,7 +32,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
-            RequestBody::Client(body) => Pin::new(body).poll_frame(cx),
+            RequestBody::Client(body) => Pin::new(body).poll_frame(cx).map(without_trailers),
             RequestBody::Empty => Poll::Ready(None),
         }
     }

@@ -115,6 +115,76 @@ fn a_connection_header_cannot_take_away_what_authority_depends_on() {
 }
 
 #[test]
+fn what_http2_may_say_twice_is_said_once() {
+    let mut seen = headers(&[
+        ("content-length", "2"),
+        ("content-length", "2"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2; c=3"),
+        ("accept", "a"),
+        ("accept", "b"),
+    ]);
+    for_upstream(&mut seen, &Identity::Anonymous, &names(), CLIENT, false).expect("understood");
+    let expected = [
+        "accept: a",
+        "accept: b",
+        "content-length: 2",
+        "cookie: a=1; b=2; c=3",
+        "x-forwarded-for: 192.0.2.1",
+    ];
+    assert_eq!(sorted(&seen), expected);
+}
+
+#[test]
+fn only_one_chunked_coding_is_understood() {
+    for (codings, is_understood) in [
+        (&["chunked"][..], true),
+        (&["Chunked"], true),
+        (&[], true),
+        (&["gzip, chunked"], false),
+        (&["chunked, chunked"], false),
+        (&["chunked", "chunked"], false),
+        (&["identity", "chunked"], false),
+        (&[""], false),
+    ] {
+        let mut seen: HeaderMap = codings
+            .iter()
+            .map(|coding| (TRANSFER_ENCODING, HeaderValue::from_static(coding)))
+            .fold(HeaderMap::new(), |mut all, (name, value)| {
+                all.append(name, value);
+                all
+            });
+        let made_ready = for_upstream(&mut seen, &Identity::Anonymous, &names(), CLIENT, false);
+        assert_eq!(made_ready.is_ok(), is_understood, "{codings:?}: {made_ready:?}");
+    }
+}
+
+#[test]
+fn there_is_one_host_unless_http_2_or_1_0_has_none() {
+    let hosts = |count: usize| headers(&["host"; 3].map(|name| (name, "k"))[..count]);
+    for (version, counts) in [
+        (Version::HTTP_10, [true, true, false, false]),
+        (Version::HTTP_11, [false, true, false, false]),
+        (Version::HTTP_2, [true, true, false, false]),
+    ] {
+        for (count, is_good) in counts.into_iter().enumerate() {
+            assert_eq!(check_host(version, &hosts(count)).is_ok(), is_good, "{count} in {version:?}");
+        }
+    }
+}
+
+#[test]
+fn no_upgrade_leads_to_http_again() {
+    let asked = |protocol: &str| headers(&[("connection", "upgrade"), ("upgrade", protocol)]);
+    for protocol in ["h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.0", "websocket, h2c", "h2c , spdy/3.1"] {
+        assert_eq!(upgrade_of(&asked(protocol)), None, "{protocol}");
+    }
+    for protocol in ["websocket", "SPDY/3.1", "spdy/3.1, websocket", "http-tunnel"] {
+        assert!(upgrade_of(&asked(protocol)).is_some(), "{protocol}");
+    }
+}
+
+#[test]
 fn an_upgrade_needs_both_headers() {
     let both = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "SPDY/3.1")]);
     assert_eq!(upgrade_of(&both), Some(HeaderValue::from_static("SPDY/3.1")));
