@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -149,9 +150,11 @@ impl Client {
     /// # Errors
     /// When the connection breaks first.
     pub async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Incoming>> {
-        let request = request.map(Full::new);
+        let mut request = request.map(Full::new);
         Ok(match &mut self.sender {
             Sender::Http1(sender) => {
+                // Go's server refuses HTTP/1.1 without one.
+                request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("kubernetes"));
                 sender.ready().await?;
                 sender.send_request(request).await?
             }

@@ -122,7 +122,10 @@ pub fn breaking(bytes: &'static [u8]) -> Body {
 }
 
 /// Sends one request whose body is made while it is sent.
-pub async fn upload(options: &ClientOptions, request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
+pub async fn upload(
+    options: &ClientOptions,
+    mut request: Request<Body>,
+) -> anyhow::Result<Response<Incoming>> {
     let io = TokioIo::new(connect_tls(options).await?);
     if options.http2 {
         let (mut sender, connection) =
@@ -132,6 +135,7 @@ pub async fn upload(options: &ClientOptions, request: Request<Body>) -> anyhow::
     } else {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         tokio::spawn(connection);
+        request.headers_mut().insert("host", http::HeaderValue::from_static("kubernetes"));
         Ok(sender.send_request(request).await?)
     }
 }
