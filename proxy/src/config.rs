@@ -216,6 +216,8 @@ pub enum Invocation {
     Run(Box<Config>),
     /// `mvproxy check`.
     Check(check::Request),
+    /// `mvproxy uninstall`, of this folder.
+    Uninstall(PathBuf),
     /// `mvproxy skew` or `mvproxy route`.
     Ask(Ask),
     /// Help or version text to print; it knows its own stream and exit code.
@@ -249,6 +251,7 @@ where
             let config = Box::new(build::build(&sources, &mut mistakes));
             return Ok(Invocation::Check(check::Request { config, mistakes, output }));
         }
+        command_line::Outcome::Uninstall(folder) => return Ok(Invocation::Uninstall(folder)),
         command_line::Outcome::Ask(question) => return Ok(Invocation::Ask(question)),
         command_line::Outcome::Show(text) => return Ok(Invocation::Show(text)),
         command_line::Outcome::Unusable(mistakes) => return Err(Rejected { mistakes, draft: None }),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use mvproxy::app::{self, AppError};
@@ -10,7 +11,7 @@ use mvproxy::causes::chain;
 use mvproxy::check;
 use mvproxy::config::{self, Config, Invocation, Rejected};
 use mvproxy::credentials::Credentials;
-use mvproxy::logging;
+use mvproxy::{logging, steering};
 
 /// What stands in the way is the environment: a port, a privilege, the kernel.
 const ENVIRONMENT: u8 = 1;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let config = match config::parse(std::env::args_os()) {
         Ok(Invocation::Run(config)) => *config,
         Ok(Invocation::Check(request)) => return check_node(&request),
+        Ok(Invocation::Uninstall(folder)) => return uninstall(&folder),
         Ok(Invocation::Ask(question)) => return answer(&question),
         Ok(Invocation::Show(text)) => return show(&text),
         Err(rejected) => return refuse(&all_mistakes(&rejected)),
@@ -57,6 +59,19 @@ fn check_node(request: &check::Request) -> ExitCode {
             ExitCode::from(ENVIRONMENT)
         }
     }
+}
+
+/// Empties the kernel and says of what.
+fn uninstall(folder: &Path) -> ExitCode {
+    match steering::uninstall(folder) {
+        Ok(removed) if removed.is_empty() => println!("nothing is pinned in {}", folder.display()),
+        Ok(removed) => removed.iter().for_each(|path| println!("removed {}", path.display())),
+        Err(error) => {
+            eprintln!("mvproxy: error: {}", chain(&error));
+            return ExitCode::from(ENVIRONMENT);
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// Prints what a running proxy says.

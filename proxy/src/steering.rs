@@ -16,6 +16,7 @@ mod page;
 mod pins;
 mod probe;
 mod state;
+mod uninstall;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,7 @@ pub use heartbeat::Heartbeat;
 pub use kernel::object;
 pub use probe::{foreign_programs, probe};
 pub use state::{Attachment, PeerOps, SteeringState};
+pub use uninstall::uninstall;
 
 use crate::causes::chain;
 use heartbeat::Heartbeats;

@@ -1,18 +1,20 @@
-//! The command line of `mvproxy skew` and `mvproxy route`.
+//! The command line of `mvproxy skew`, `mvproxy route` and `mvproxy uninstall`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use http::Method;
 
+use super::{flags, values};
 use crate::ask::{Ask, Output, Question};
 
 /// Where a proxy listens that was not told otherwise (`--admin-address`).
 pub(super) const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);
 
-/// The two subcommands.
-pub(super) fn commands() -> [Command; 2] {
+/// The subcommands.
+pub(super) fn commands() -> [Command; 3] {
     let skew = Command::new("skew")
         .about("Show what the API servers serve differently")
         .long_about(ABOUT_SKEW)
@@ -25,7 +27,11 @@ pub(super) fn commands() -> [Command; 2] {
         .arg(method())
         .arg(path())
         .args(common());
-    [skew, route]
+    let uninstall = Command::new("uninstall")
+        .about("Take everything out of the kernel that a proxy pinned there")
+        .long_about(ABOUT_UNINSTALL)
+        .arg(bpffs_dir());
+    [skew, route, uninstall]
 }
 
 fn method() -> Arg {
@@ -39,6 +45,21 @@ fn path() -> Arg {
         if text.starts_with('/') { Ok(text.to_owned()) } else { Err(wanted) }
     };
     Arg::new("path").value_name("PATH").help("Path and query").required(true).value_parser(parse)
+}
+
+fn bpffs_dir() -> Arg {
+    Arg::new("bpffs-dir")
+        .long("bpffs-dir")
+        .value_name("DIR")
+        .help("Folder of the pinned maps and links, as `mvproxy run` was given it")
+        .default_value(flags::BPFFS_DIR)
+        .value_parser(values::absolute_path)
+}
+
+/// The folder that `mvproxy uninstall` is to empty; `None` for another subcommand.
+pub(super) fn folder_to_uninstall(matches: &ArgMatches) -> Option<PathBuf> {
+    let (_, matches) = matches.subcommand().filter(|(name, _)| *name == "uninstall")?;
+    matches.get_one::<PathBuf>("bpffs-dir").cloned()
 }
 
 /// `-o`.
@@ -103,6 +124,12 @@ Examples:
     mvproxy skew -o json | jq -r '.differences[] | \"\\(.group)/\\(.version) \\(.resource)\"'
 
 Exit codes: 0 answered, 1 no proxy answers, 2 the command line is wrong.";
+
+const ABOUT_UNINSTALL: &str = "\
+Removes every link, map and folder that a proxy pinned. From then on every new connection goes to the API server. Stop the \
+proxy first: one that still runs keeps the connections it has. Needs the rights that `mvproxy run` needs.
+
+Exit codes: 0 nothing is left, 1 something could not be removed, 2 the command line is wrong.";
 
 const ABOUT_ROUTE: &str = "\
 Asks the proxy that runs on this node where it would send a request at this moment. Nothing is sent.";

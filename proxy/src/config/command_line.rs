@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -20,6 +21,7 @@ pub(super) enum Outcome {
     Run { source: Source, mistakes: Vec<ConfigError> },
     Check { source: Source, mistakes: Vec<ConfigError>, output: Output },
     Ask(Ask),
+    Uninstall(PathBuf),
     Show(clap::Error),
     Unusable(Vec<ConfigError>),
 }
@@ -35,6 +37,9 @@ pub(super) fn read(mut args: Vec<OsString>) -> Outcome {
                 return match ask::given(&matches) {
                     Some(question) if mistakes.is_empty() => Outcome::Ask(question),
                     Some(_) => Outcome::Unusable(mistakes),
+                    None if let Some(folder) = ask::folder_to_uninstall(&matches) => {
+                        Outcome::Uninstall(folder)
+                    }
                     None => {
                         let (name, matches) = matches.subcommand().expect("clap requires a subcommand");
                         let source = given(matches);

@@ -122,13 +122,13 @@ impl PinDir {
         fs::rename(&new, &path).map_err(|source| SteeringError::Pin { action: "replace", path, source })
     }
 
-    fn remove(&self, name: &str) -> Result<(), SteeringError> {
+    /// Removes a pin; says whether it was there.
+    pub(super) fn remove(&self, name: &str) -> Result<bool, SteeringError> {
         let path = self.pin(name);
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(SteeringError::Pin { action: "remove", path, source })
-            }
-            _ => Ok(()),
+            Ok(()) => Ok(true),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(SteeringError::Pin { action: "remove", path, source }),
         }
     }
 

@@ -7,6 +7,7 @@ fn mistakes(words: &[&str]) -> Vec<String> {
         }
         Outcome::Show(text) => panic!("shows {text}"),
         Outcome::Ask(question) => panic!("asks {question:?}"),
+        Outcome::Uninstall(folder) => panic!("uninstalls {folder:?}"),
     }
 }
 
