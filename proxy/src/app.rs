@@ -29,7 +29,7 @@ use crate::identity::IdentityHeaders;
 use crate::identity::names::AssertionError;
 use crate::identity::x509::User;
 use crate::limits::Sources;
-use crate::metrics::Metrics;
+use crate::metrics::{Live, Metrics};
 use crate::own_client::{self, OwnClientError};
 use crate::peers::{OwnAddresses, Peers};
 use crate::prober::Prober;
@@ -130,9 +130,15 @@ impl App {
         } else {
             Snapshot::disabled(local)
         }));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&steering), Arc::clone(&snapshot)));
+        let sources = Arc::new(Sources::new(config.max_connections_per_source));
+        let metrics = Arc::new(Metrics::new(Live {
+            steering: Arc::clone(&steering),
+            snapshot: Arc::clone(&snapshot),
+            sources: Arc::clone(&sources),
+            workers,
+        }));
         let wanted = config.mixed_version && config.steering != SteeringMode::Off;
-        let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted);
+        let readiness = Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), wanted, workers);
         let dialer = Dialer::new(Arc::clone(&tls), config.local_source_ip);
         let drain = CancellationToken::new();
         let vitals = Arc::new(Vitals::default());
@@ -149,7 +155,8 @@ impl App {
             local_failover,
             watch_continuation: config.watch_continuation,
             trusted_proxies: config.trusted_proxies.clone(),
-            sources: Arc::new(Sources::new(config.max_connections_per_source)),
+            sources,
+            time_limits: config.time_limits,
             refresh: Arc::default(),
             changes: changed.subscribe(),
             drain,

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::limits::TimeLimits;
+
 pub use self::error::ConfigError;
 pub use self::origin::{Flag, Origin, Origins};
 pub use self::own::own_credentials;
@@ -70,6 +72,8 @@ pub struct Config {
     pub max_connections: NonZeroU32,
     /// Connections of one source served at once (`--max-connections-per-source`); `None` for any number.
     pub max_connections_per_source: Option<NonZeroU32>,
+    /// How long clients may take; no flag, because kube-apiserver has none.
+    pub time_limits: TimeLimits,
     /// Threads that serve requests (`--workers`).
     pub workers: NonZeroUsize,
     /// Whether requests are rerouted and discovery is merged
