@@ -11,6 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use mvproxy::accept::Accepted;
 use mvproxy::config::{Config, Invocation, parse};
 use mvproxy::credentials::Credentials;
+use mvproxy::limits::TimeLimits;
 use mvproxy::tls::handshake::{Handshake, SpliceReason, handshake};
 use mvproxy::tls::{LOOPBACK_CLIENT_NAME, TlsContext};
 use mvproxy_tests::pki::Pki;
@@ -86,7 +87,8 @@ async fn after(data: &[u8], at: usize) -> Option<Handshake> {
         client.write_all(&data[at..]).await?;
         client.shutdown().await
     };
-    let receive = handshake(Accepted { io, client: from, dialled: address }, &CONTEXT);
+    let accepted = Accepted { io, client: from, dialled: address };
+    let receive = handshake(accepted, &CONTEXT, TimeLimits::default().handshake);
     // The proxy may hang up on what is no handshake while the rest is being sent.
     let (_, received) = tokio::join!(send, receive);
     received.ok()

@@ -25,6 +25,19 @@ pub struct Accepted {
     pub dialled: SocketAddr,
 }
 
+impl Accepted {
+    /// Whether the client is on this node.
+    pub fn is_from_this_node(&self) -> bool {
+        self.client.ip().is_loopback() || self.client.ip() == self.dialled.ip()
+    }
+
+    /// The source that the connection counts for; none when that is this node, where kube-apiserver's connections to itself
+    /// come from as well as those of everything that keeps the node going.
+    pub fn source(&self) -> Option<IpAddr> {
+        (!self.is_from_this_node()).then_some(self.client.ip())
+    }
+}
+
 /// Why the proxy cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {

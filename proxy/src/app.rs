@@ -29,7 +29,7 @@ use crate::explain::Explainer;
 use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::limits::Sources;
-use crate::metrics::Metrics;
+use crate::metrics::{Live, Metrics};
 use crate::own_client;
 use crate::peers::{OwnAddresses, Peers};
 use crate::prober::Prober;
@@ -39,7 +39,6 @@ use crate::serve::{Shared, Worker};
 use crate::skew::SkewFollower;
 use crate::steering::{Attachment, Steering, SteeringOptions};
 use crate::upstream::{Role, Upstream};
-use crate::vitals::Vitals;
 use crate::worker;
 
 mod error;
@@ -76,7 +75,6 @@ impl App {
     pub fn bind(config: Config, credentials: &Credentials) -> Result<Self, AppError> {
         let reloader = Reloader::new(&config, credentials.clone())?;
         let tls = reloader.tls();
-        let names = IdentityHeaders::new(&config.request_header)?;
         let workers = config.workers.get();
         let share_port = config.listen.port() != 0;
         let listeners =
@@ -94,31 +92,10 @@ impl App {
         } else {
             Snapshot::disabled(local)
         }));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&steering), Arc::clone(&snapshot), reloader.state()));
-        let wanted = config.mixed_version && config.steering != SteeringMode::Off;
-        let readiness =
-            Readiness::new(Arc::clone(&steering), Arc::clone(&snapshot), reloader.state(), wanted);
-        let dialer = Dialer::new(Arc::clone(&tls), config.local_source_ip);
-        let drain = CancellationToken::new();
-        let vitals = Arc::new(Vitals::default());
+        let dialer = Dialer::new(tls, config.local_source_ip);
         let changed = watch::Sender::new(());
-        let local_failover = config.local_failover;
-        let shared = Arc::new(Shared {
-            tls,
-            names,
-            snapshot,
-            metrics,
-            readiness,
-            local,
-            vitals,
-            local_failover,
-            watch_continuation: config.watch_continuation,
-            trusted_proxies: config.trusted_proxies.clone(),
-            sources: Arc::new(Sources::new(config.max_connections_per_source)),
-            refresh: Arc::default(),
-            changes: changed.subscribe(),
-            drain,
-        });
+        let names = IdentityHeaders::new(&config.request_header)?;
+        let shared = Arc::new(share(&config, names, local, &reloader, &steering, snapshot, &changed));
         Ok(Self {
             config,
             shared,
@@ -306,6 +283,49 @@ pub fn run(config: Config, credentials: &Credentials) -> Result<(), AppError> {
 fn own_client(config: &Config) -> Result<Option<kube::Client>, AppError> {
     let Some(credentials) = own_credentials(config)? else { return Ok(None) };
     Ok(Some(own_client::client(credentials, config.local_source_ip)?))
+}
+
+/// Puts together what all workers share.
+fn share(
+    config: &Config,
+    names: IdentityHeaders,
+    local: Upstream,
+    reloader: &Reloader,
+    steering: &Arc<Steering>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    changed: &watch::Sender<()>,
+) -> Shared {
+    let workers = config.workers.get();
+    let sources = Arc::new(Sources::new(config.max_connections_per_source));
+    Shared {
+        tls: reloader.tls(),
+        names,
+        metrics: Arc::new(Metrics::new(Live {
+            steering: Arc::clone(steering),
+            snapshot: Arc::clone(&snapshot),
+            credentials: reloader.state(),
+            sources: Arc::clone(&sources),
+            workers,
+        })),
+        readiness: Readiness {
+            steering: Arc::clone(steering),
+            snapshot: Arc::clone(&snapshot),
+            credentials: reloader.state(),
+            steering_is_wanted: config.mixed_version && config.steering != SteeringMode::Off,
+            workers,
+        },
+        snapshot,
+        local,
+        vitals: Arc::default(),
+        local_failover: config.local_failover,
+        watch_continuation: config.watch_continuation,
+        trusted_proxies: config.trusted_proxies.clone(),
+        sources,
+        time_limits: config.time_limits,
+        refresh: Arc::default(),
+        changes: changed.subscribe(),
+        drain: CancellationToken::new(),
+    }
 }
 
 fn open_steering(config: &Config) -> Result<Steering, AppError> {

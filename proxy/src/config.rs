@@ -15,6 +15,8 @@ use rustls::CipherSuite;
 use crate::ask::Ask;
 use crate::check;
 
+use crate::limits::TimeLimits;
+
 pub use self::error::ConfigError;
 pub use self::origin::{Flag, Origin, Origins};
 pub use self::own::own_credentials;
@@ -80,6 +82,8 @@ pub struct Config {
     pub max_connections: NonZeroU32,
     /// Connections of one source served at once (`--max-connections-per-source`); `None` for any number.
     pub max_connections_per_source: Option<NonZeroU32>,
+    /// How long clients may take; no flag, because kube-apiserver has none.
+    pub time_limits: TimeLimits,
     /// Threads that serve requests (`--workers`).
     pub workers: NonZeroUsize,
     /// Whether requests are rerouted and discovery is merged

@@ -1,6 +1,7 @@
 //! Sends a request to the API servers that may answer it, and only again when that cannot have an effect twice.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
@@ -13,6 +14,7 @@ use tracing::debug;
 use crate::account::RequestRecord;
 use crate::causes::chain;
 use crate::identity::Identity;
+use crate::limits::SourceGuard;
 use crate::upstream::{Role, TrustClass, Upstream};
 use crate::vitals::Vitals;
 
@@ -115,7 +117,7 @@ impl Outbound {
     ) -> Result<Self, ForwardError> {
         let upgrade = match headers::upgrade_of(request.headers()) {
             Some(protocol) if request.version() == Version::HTTP_11 => {
-                Some(Upgrade { protocol, client: hyper::upgrade::on(&mut request) })
+                Some(Upgrade { protocol, client: hyper::upgrade::on(&mut request), place: None })
             }
             _ => None,
         };
@@ -139,6 +141,13 @@ impl Outbound {
     /// A request without a body, made ready before, once more.
     pub fn again(head: Request<()>, class: TrustClass) -> Self {
         Self { request: head.map(|()| RequestBody::Empty), class, upgrade: None, replay: None }
+    }
+
+    /// Keeps a client's place among those of its source until the connection that this request upgrades has ended.
+    pub fn hold_while_upgraded(&mut self, place: Arc<SourceGuard>) {
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.place = Some(place);
+        }
     }
 
     /// A copy of the head, if there is no body and no upgrade.

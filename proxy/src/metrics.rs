@@ -15,8 +15,9 @@ use prometheus_client::registry::Registry;
 use crate::classify::RequestInfo;
 use crate::discovery::Snapshot;
 use crate::error::RequestError;
+use crate::limits::Sources;
 use crate::reload::CredentialState;
-use crate::steering::Steering;
+use crate::steering::{Steering, WorkerState};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -25,6 +26,45 @@ pub struct Metrics {
     rerouted: Family<Rerouted, Counter>,
     proxy_errors: Family<ErrorType, Counter>,
     sync_errors: Family<ErrorType, Counter>,
+    connections_ended: Family<EndReason, Counter>,
+}
+
+/// Why the proxy ended a client's connection, or did not serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The TLS handshake took too long.
+    Handshake,
+    /// The head of a request took too long.
+    Header,
+    /// There was no request for too long.
+    Idle,
+    /// The client opened requests only to give them up.
+    GivenUp,
+    /// Its source has too many connections.
+    SourceLimit,
+    /// There are too many connections; this one was handed to the API server untouched.
+    PassedOn,
+    /// There are too many connections, and too many that were passed on.
+    Limit,
+}
+
+impl Ended {
+    fn label(self) -> &'static str {
+        match self {
+            Ended::Handshake => "handshake_timeout",
+            Ended::Header => "header_timeout",
+            Ended::Idle => "idle_timeout",
+            Ended::GivenUp => "requests_given_up",
+            Ended::SourceLimit => "source_limit",
+            Ended::PassedOn => "passed_on",
+            Ended::Limit => "limit",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndReason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,11 +82,7 @@ struct ErrorType {
 
 impl Metrics {
     /// Registers everything; the collector reads kernel maps and the snapshot when it is scraped, never before.
-    pub fn new(
-        steering: Arc<Steering>,
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        credentials: Arc<ArcSwap<CredentialState>>,
-    ) -> Self {
+    pub fn new(live: Live) -> Self {
         let mut registry = Registry::default();
         let rerouted = Family::default();
         registry.register(
@@ -66,8 +102,14 @@ impl Metrics {
             "Failed attempts to learn what an API server serves, by kind",
             sync_errors.clone(),
         );
-        registry.register_collector(Box::new(Live { steering, snapshot, credentials }));
-        Self { registry, rerouted, proxy_errors, sync_errors }
+        let connections_ended = Family::default();
+        registry.register(
+            "mvproxy_client_connections_ended",
+            "Client connections that the proxy ended by a limit or did not serve, by reason",
+            connections_ended.clone(),
+        );
+        registry.register_collector(Box::new(live));
+        Self { registry, rerouted, proxy_errors, sync_errors, connections_ended }
     }
 
     /// A rerouted request was answered, by a peer or, with the proxy's own failure, for one.
@@ -91,6 +133,11 @@ impl Metrics {
         self.sync_errors.get_or_create(&ErrorType { r#type: "fetch_discovery" }).inc();
     }
 
+    /// A client's connection met a limit.
+    pub fn connection_ended(&self, reason: Ended) {
+        self.connections_ended.get_or_create(&EndReason { reason: reason.label() }).inc();
+    }
+
     /// The text that Prometheus reads.
     ///
     /// # Errors
@@ -104,16 +151,24 @@ impl Metrics {
 
 /// Values that live elsewhere and are read at scrape time.
 #[derive(Debug)]
-struct Live {
-    steering: Arc<Steering>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    credentials: Arc<ArcSwap<CredentialState>>,
+pub struct Live {
+    /// Kernel maps and heartbeats.
+    pub steering: Arc<Steering>,
+    /// What every server serves.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Certificates, keys and CAs in use.
+    pub credentials: Arc<ArcSwap<CredentialState>>,
+    /// Open connections.
+    pub sources: Arc<Sources>,
+    /// Number of workers.
+    pub workers: usize,
 }
 
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_peers(&mut encoder)?;
         self.encode_credentials(&mut encoder)?;
+        self.encode_load(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
@@ -161,6 +216,27 @@ impl Live {
             "1 while a file cannot be used and its former content stays in use",
             !state.mistakes.is_empty(),
         )
+    }
+
+    fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let open = i64::try_from(self.sources.open_connections()).unwrap_or(i64::MAX);
+        let metric = encoder.encode_descriptor(
+            "mvproxy_client_connections",
+            "Open connections of clients, upgraded ones and those passed on included",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(open).encode(metric)?;
+        let states = self.steering.workers(self.workers);
+        let help = "Workers by state; only those that serve get new connections from the kernel";
+        let mut family = encoder.encode_descriptor("mvproxy_workers", help, None, MetricType::Gauge)?;
+        for state in WorkerState::ALL {
+            let count = states.iter().filter(|found| **found == state).count();
+            let labels = [("state", state.label())];
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Limited};
 use crate::discovery::Snapshot;
 use crate::forward::ResponseBody;
 use crate::reload::CredentialState;
-use crate::steering::{Attachment, Steering};
+use crate::steering::{Attachment, Steering, WorkerState};
 
 /// Name of the proxy's line in the API server's own list.
 pub const CHECK: &str = "mixed-version-proxy";
@@ -31,23 +31,19 @@ pub enum Audience {
 /// Reads the state of the process; holds none.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    steering: Arc<Steering>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    credentials: Arc<ArcSwap<CredentialState>>,
-    steering_is_wanted: bool,
+    /// Asked when somebody asks.
+    pub steering: Arc<Steering>,
+    /// What every server serves.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Certificates, keys and CAs in use.
+    pub credentials: Arc<ArcSwap<CredentialState>>,
+    /// Whether the configuration asks for steering.
+    pub steering_is_wanted: bool,
+    /// Number of workers.
+    pub workers: usize,
 }
 
 impl Readiness {
-    /// Reads steering, snapshot and credentials when asked.
-    pub fn new(
-        steering: Arc<Steering>,
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        credentials: Arc<ArcSwap<CredentialState>>,
-        steering_is_wanted: bool,
-    ) -> Self {
-        Self { steering, snapshot, credentials, steering_is_wanted }
-    }
-
     /// Whether requests can be routed: the local API server's resources are known, and which peers there are.
     pub fn is_ready(&self) -> bool {
         let snapshot = self.snapshot.load();
@@ -62,20 +58,35 @@ impl Readiness {
         let outcome = if self.is_ready() { "ok" } else { "failed: discovery is not synced" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
-        for mistake in &self.credentials.load().mistakes {
-            let why = if audience == Audience::Operator { mistake } else { "reason withheld" };
-            let _ = writeln!(lines, "[+]{CHECK}-credentials excluded: former ones stay in use: {why}");
-        }
-        if self.steering_is_wanted {
-            let why = match (self.steering.state().attachment, audience) {
-                (Attachment::Attached, _) => return lines,
-                (_, Audience::Anybody) => "reason withheld".to_owned(),
-                (Attachment::Removed, Audience::Operator) => "its pin was removed".to_owned(),
-                (Attachment::Off { reason }, Audience::Operator) => reason,
-            };
-            let _ = writeln!(lines, "[+]{CHECK}-steering excluded: runs unsteered: {why}");
+        for (check, why) in self.excluded() {
+            let why = if audience == Audience::Operator { &why } else { "reason withheld" };
+            let _ = writeln!(lines, "[+]{CHECK}-{check} excluded: {why}");
         }
         lines
+    }
+
+    /// What is amiss without keeping the proxy from being ready, and why.
+    fn excluded(&self) -> Vec<(&'static str, String)> {
+        let former = |mistake: &String| ("credentials", format!("former ones stay in use: {mistake}"));
+        let mut excluded: Vec<_> = self.credentials.load().mistakes.iter().map(former).collect();
+        if self.steering_is_wanted {
+            match self.steering.state().attachment {
+                Attachment::Attached => {}
+                Attachment::Removed => {
+                    excluded.push(("steering", "runs unsteered: its pin was removed".to_owned()));
+                }
+                Attachment::Off { reason } => {
+                    excluded.push(("steering", format!("runs unsteered: {reason}")));
+                }
+            }
+        }
+        let mut reasons: Vec<_> = self.steering.workers(self.workers);
+        reasons.retain(|state| *state != WorkerState::Serves);
+        if let Some(first) = reasons.first() {
+            let (paused, all, reason) = (reasons.len(), self.workers, first.reason());
+            excluded.push(("workers", format!("{paused} of {all} take no new connections: {reason}")));
+        }
+        excluded
     }
 
     /// Adds the proxy's lines to the API server's verbose answer, before its last line; any other answer is untouched.

@@ -1,11 +1,9 @@
 //! Serves: accept → tls → identity → classify → route → forward → account.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,7 +16,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::sync::Notify;
 use tokio::sync::watch::Receiver;
-use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -32,20 +29,24 @@ use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
 use crate::forward::{self, Budget, ForwardError, Outbound, Pool, ResponseBody};
 use crate::identity::{IdentityHeaders, Judged, identify};
-use crate::limits::Sources;
-use crate::metrics::Metrics;
+use crate::limits::{SourceGuard, Sources, TimeLimits};
+use crate::metrics::{Ended, Metrics};
 use crate::readiness::{Readiness, asks_for_list};
 use crate::route::{Marks, Route, is_about_this_server, route};
 use crate::status::Encoding;
 use crate::tls::TlsContext;
-use crate::tls::handshake::{Handshake, Session, handshake};
+use crate::tls::handshake::{Handshake, HandshakeError, Session, handshake};
 use crate::upstream::Upstream;
 use crate::vitals::Vitals;
 
+mod activity;
 mod deliver;
+mod life;
 mod watch;
 
+use activity::{Activity, Watched};
 use deliver::deliver;
+use life::Life;
 use watch::Watch;
 
 /// What all workers share and only read.
@@ -73,6 +74,8 @@ pub struct Shared {
     pub trusted_proxies: Vec<IpNet>,
     /// Connections by source.
     pub sources: Arc<Sources>,
+    /// How long clients may take.
+    pub time_limits: TimeLimits,
     /// Asks for the local server's documents to be fetched at once.
     pub refresh: Arc<Notify>,
     /// Tells that the snapshot was replaced.
@@ -109,19 +112,22 @@ struct Client {
     worker: Arc<Worker>,
     address: IpAddr,
     certificate: Judged,
-    /// Whether a first request came.
-    served: AtomicBool,
+    /// Its place among those of its source; what its connection is upgraded to keeps it.
+    place: Arc<SourceGuard>,
 }
 
-/// Streams a client may have open on one HTTP/2 connection: kube-apiserver's own limit.
+/// Streams a client may have open on one HTTP/2 connection: kube-apiserver's own limit, and what clients assume until they
+/// are told.
 const STREAMS_PER_CLIENT: u32 = 100;
+/// Streams that were reset before anything was done for them, at one moment (CVE-2023-44487). A client that gives up all it
+/// has open is no attacker; h2's own limit of 20 would take it for one.
+const RESET_BEFORE_ACCEPT: usize = STREAMS_PER_CLIENT as usize;
+/// Streams of one connection that the proxy had to reset for its client's mistakes, in all its time: h2's own limit.
+const RESET_BY_MISTAKE: usize = 1024;
 /// kube-apiserver's limit on request headers (`MaxHeaderBytes`).
-const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
-/// Time a client has for its first request (kube-apiserver's limit on reading headers).
-const FIRST_REQUEST: Duration = Duration::from_secs(32);
-/// Time an HTTP/1.1 client has for each further one. hyper's timer runs between requests too, and kube-apiserver keeps idle
-/// connections for 90 s: client-go counts on that.
-const NEXT_REQUEST: Duration = Duration::from_secs(90);
+const HEADER_LIMIT: u32 = 1024 * 1024;
+/// What net/http allows on top of it: over HTTP/1.1, and over HTTP/2, where each field counts 32 bytes more.
+const HEADER_SLOP: (u32, u32) = (4096, 10 * 32);
 /// Windows of clients' request bodies; all streams of a connection can have a full one, so that one that is not taken does
 /// not stall the others.
 const UPLOAD_WINDOW: u32 = 256 * 1024;
@@ -131,53 +137,48 @@ const CLIENT_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::fr
 /// Serves one connection to its end.
 pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
     let address = accepted.client;
-    let Some(_place) = worker.shared.sources.enter(address.ip()) else {
-        debug!(client = %address, "connection refused: its source has too many");
+    let shared = Arc::clone(&worker.shared);
+    let Some(place) = shared.sources.enter(accepted.source()) else {
+        debug!(client = %address, "connection closed: its source has too many");
+        shared.metrics.connection_ended(Ended::SourceLimit);
         return;
     };
-    let tls = worker.shared.tls.load_full();
-    match handshake(accepted, &tls).await {
-        Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip()).await,
+    let tls = shared.tls.load_full();
+    match handshake(accepted, &tls, shared.time_limits.handshake).await {
+        Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip(), place).await,
         Ok(Handshake::Splice { io, head, reason }) => {
             debug!(client = %address, ?reason, "connection passed on untouched");
-            forward::splice::splice(worker.pool.dialer(), &worker.shared.local, io, &head).await;
+            forward::splice::splice(worker.pool.dialer(), &shared.local, io, &head).await;
         }
         Ok(Handshake::Closed) => {}
-        Err(error) => debug!(client = %address, error = %chain(&error), "no TLS session"),
+        Err(error) => {
+            debug!(client = %address, error = %chain(&error), "no TLS session");
+            if let HandshakeError::TimedOut { .. } = error {
+                shared.metrics.connection_ended(Ended::Handshake);
+            }
+        }
     }
 }
 
-async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr) {
+async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, place: SourceGuard) {
     let shared = Arc::clone(&worker.shared);
     let certificate = Judged::new(session.certificates);
-    let client = Arc::new(Client { worker, address, certificate, served: AtomicBool::new(false) });
-    let life = Life { drain: &shared.drain, served: &client.served };
+    let client = Arc::new(Client { worker, address, certificate, place: Arc::new(place) });
+    let activity = Activity::new(shared.time_limits);
+    let life = Life { drain: &shared.drain, activity: &activity, metrics: &shared.metrics };
     let service = service_fn(|request| {
-        let client = Arc::clone(&client);
-        client.served.store(true, Ordering::Relaxed);
-        async move { Ok::<_, Infallible>(serve_request(&client, request).await) }
+        let (client, open) = (Arc::clone(&client), activity.open_request());
+        async move {
+            let response = serve_request(&client, request).await;
+            Ok::<_, Infallible>(response.map(|body| open.answered(body)))
+        }
     });
-    let io = TokioIo::new(session.io);
     let ended = if session.http2 {
-        let (interval, patience) = CLIENT_PING;
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_PER_CLIENT)
-            .max_header_list_size(HEADER_LIST_LIMIT)
-            .initial_stream_window_size(UPLOAD_WINDOW)
-            .initial_connection_window_size(STREAMS_PER_CLIENT * UPLOAD_WINDOW)
-            .keep_alive_interval(interval)
-            .keep_alive_timeout(patience)
-            .serve_connection(io, service);
+        let connection = http2().serve_connection(TokioIo::new(session.io), service);
         life.of(connection, http2::Connection::graceful_shutdown).await
     } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(NEXT_REQUEST)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(HEADER_LIST_LIMIT as usize)
-            .serve_connection(io, service)
-            .with_upgrades();
+        let io = Watched { io: session.io, activity: Arc::clone(&activity) };
+        let connection = http1().serve_connection(TokioIo::new(io), service).with_upgrades();
         life.of(connection, http1::UpgradeableConnection::graceful_shutdown).await
     };
     if let Err(error) = ended {
@@ -185,49 +186,34 @@ async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr) {
     }
 }
 
-/// What ends a connection beside its client.
-struct Life<'a> {
-    drain: &'a CancellationToken,
-    served: &'a AtomicBool,
+fn http2() -> http2::Builder<TokioExecutor> {
+    let (interval, patience) = CLIENT_PING;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_PER_CLIENT)
+        .max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT)
+        .max_local_error_reset_streams(RESET_BY_MISTAKE)
+        .max_header_list_size(HEADER_LIMIT + HEADER_SLOP.1)
+        .initial_stream_window_size(UPLOAD_WINDOW)
+        .initial_connection_window_size(STREAMS_PER_CLIENT * UPLOAD_WINDOW)
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(patience);
+    builder
 }
 
-impl Life<'_> {
-    /// Runs a connection. A client that asks for nothing is left; when the process drains, clients are told to open no more
-    /// requests and the open ones end.
-    async fn of<C>(self, connection: C, shut_down: impl FnOnce(Pin<&mut C>)) -> Result<(), hyper::Error>
-    where
-        C: Future<Output = Result<(), hyper::Error>>,
-    {
-        let mut connection = pin!(connection);
-        let was_served = || self.served.load(Ordering::Relaxed);
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return ended,
-            () = self.drain.cancelled() => {}
-            () = sleep(FIRST_REQUEST), if !was_served() => {
-                if !was_served() {
-                    return Ok(());
-                }
-                tokio::select! {
-                    biased;
-                    ended = connection.as_mut() => return ended,
-                    () = self.drain.cancelled() => {}
-                }
-            }
-        }
-        if !was_served() {
-            // It was taken off the queue a moment ago: its first request is on the way.
-            if let Ok(ended) = timeout(LAST_FIRST_REQUEST, connection.as_mut()).await {
-                return ended;
-            }
-        }
-        shut_down(connection.as_mut());
-        connection.await
-    }
+fn http1() -> http1::Builder {
+    let limit = (HEADER_LIMIT + HEADER_SLOP.0) as usize;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // `Life` bounds heads, and the wait between requests by another limit.
+        .header_read_timeout(None)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(limit)
+        .max_buf_size(limit);
+    builder
 }
-
-/// Time a connection from the queue has for its first request while the process drains.
-const LAST_FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Answers one request; every way out writes a response and closes exactly one record.
 async fn serve_request(client: &Arc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
@@ -289,7 +275,8 @@ async fn answer(
         request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
     let is_trusted = certificate.is_front_proxy() || shared.trusts(client.address);
-    let outbound = Outbound::new(request, &identity, &shared.names, client.address, is_trusted)?;
+    let mut outbound = Outbound::new(request, &identity, &shared.names, client.address, is_trusted)?;
+    outbound.hold_while_upgraded(Arc::clone(&client.place));
     let watch = info.and_then(|info| Watch::of(info, &outbound, shared.watch_continuation));
 
     let result = deliver(worker, decision, &snapshot, outbound, record).await;

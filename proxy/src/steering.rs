@@ -31,10 +31,10 @@ use socket2::SockRef;
 pub use cgroup::own_cgroup2;
 pub use counters::{PeerCounters, PeerSlot};
 pub use error::SteeringError;
-pub use heartbeat::Heartbeat;
+pub use heartbeat::{Heartbeat, Pause};
 pub use kernel::object;
 pub use probe::{foreign_programs, probe};
-pub use state::{Attachment, PeerOps, SteeringState};
+pub use state::{Attachment, PeerOps, SteeringState, WorkerState};
 pub use uninstall::uninstall;
 
 use crate::causes::chain;
@@ -109,9 +109,9 @@ impl Steering {
         dir.discard_other_layouts()?;
         let mut loaded = kernel::load(&dir)?;
         kernel_log::follow(&mut loaded.ebpf);
+        let heartbeats = Heartbeats::from_maps(&mut loaded.ebpf, options.stale_after)?;
         let mut maps = SteerMaps::take(&mut loaded.ebpf)?;
         maps.prepare(options.secure_port, options.local_source_ip, options.stale_after)?;
-        let heartbeats = Heartbeats::from_map(&mut loaded.ebpf)?;
         let counters = PeerCounters::from_maps(&mut loaded.ebpf, &dir)?;
         kernel::attach_steering(&mut loaded, &dir)?;
         let peer_ops = kernel::attach_peer_ops(loaded, &dir, options.cgroup.as_deref());
@@ -153,8 +153,10 @@ impl Steering {
             own.push((slot, cookie));
         }
         // Noted first, so that a release clears whatever a failure below left behind.
-        *lock(&kernel.own) = own;
-        lock(&kernel.maps).register(listeners, kernel.stale_after)
+        lock(&kernel.own).clone_from(&own);
+        lock(&kernel.maps).register(listeners, kernel.stale_after)?;
+        self.heartbeats.own(&own);
+        Ok(())
     }
 
     /// Turns steering on or off for new connections; those that exist stay where they are.
@@ -169,9 +171,14 @@ impl Steering {
         }
     }
 
-    /// The heartbeat of a worker, for its accept loop to beat.
+    /// The heartbeat of a worker, for its accept loop to beat. The kernel sees it once the worker is registered.
     pub fn heartbeat(&self, worker: usize) -> Heartbeat {
         self.heartbeats.of(worker)
+    }
+
+    /// How the first `count` workers do, with a kernel side or without.
+    pub fn workers(&self, count: usize) -> Vec<WorkerState> {
+        self.heartbeats.states(count)
     }
 
     /// The counters of requests to peers.

@@ -15,6 +15,7 @@ use super::sources::{Given, Sources};
 use super::tls_values;
 use super::values::{self, Reading};
 use super::{Config, CredentialFiles, RequestHeaderNames, ServingTls, SteeringMode};
+use crate::limits::TimeLimits;
 
 /// Builds the configuration; what is wrong gets its default, what is missing an empty file name.
 pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Config {
@@ -48,6 +49,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         max_connections_per_source: read
             .one("max-connections-per-source", values::number)
             .and_then(NonZeroU32::new),
+        time_limits: TimeLimits::default(),
         workers: read.one("workers", values::workers).unwrap_or_else(flags::default_workers),
         verbosity: read.one("v", values::verbosity).unwrap_or(0),
         log_format: read.one("logging-format", values::log_format).unwrap_or_default(),

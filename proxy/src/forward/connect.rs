@@ -33,8 +33,9 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(3);
 const PEER_PING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 /// The local server shares this node's CPUs and may be slow to answer a PING; its death shows as a reset at once.
 const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
-/// kube-apiserver's own limit (`MaxHeaderBytes`); OIDC tokens and impersonation exceed hyper's 16 KiB.
-const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
+/// Limit on response headers: what Go's clients take (`MaxResponseHeaderBytes`), kube-apiserver among them when it relays
+/// what a pod answers. With a smaller one, h2 would end the connection, which others share, over one such answer.
+const HEADER_LIST_LIMIT: u32 = 10 * 1024 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// All streams of a connection can have a full window unread: clients that do not read must not stall those that do.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
@@ -241,6 +242,7 @@ async fn start_http1(
     let address = upstream.address;
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_HEADERS)
+        .max_buf_size(HEADER_LIST_LIMIT as usize)
         .handshake(TokioIo::new(io))
         .await
         .map_err(|source| ConnectError::Http { address, source })?;

@@ -89,6 +89,11 @@ fn is_of_this_request(error: &hyper::Error) -> bool {
     is_reset(error) || error.is_user() || error.is_parse()
 }
 
+/// Whether an answer came that cannot be read, such as one with headers beyond the limit.
+fn is_unreadable(error: &hyper::Error) -> bool {
+    error.is_parse() || h2_error(error).is_some_and(|error| error.is_reset() && error.is_library())
+}
+
 fn is_reset(error: &hyper::Error) -> bool {
     h2_error(error).is_some_and(h2::Error::is_reset)
 }
@@ -112,9 +117,10 @@ impl Spare {
         Self { head: head_of(request), body, safe }
     }
 
-    /// Whether sending the request again cannot have an effect twice: the server did not process it, or it is safe.
+    /// Whether the client may send the request again: that cannot have an effect twice, because the server did not process it
+    /// or it is safe, and it can help.
     pub fn is_repeatable(&self, error: &hyper::Error) -> bool {
-        self.safe || is_unprocessed(error)
+        is_unprocessed(error) || (self.safe && !is_unreadable(error))
     }
 
     /// The request once more, where it is repeatable and the budget allows.

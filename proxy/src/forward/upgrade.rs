@@ -1,5 +1,7 @@
 //! Carries upgraded connections: exec, attach and port-forward over SPDY or WebSocket.
 
+use std::sync::Arc;
+
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -13,6 +15,7 @@ use super::pool::Pool;
 use super::request::RequestBody;
 use super::{HEADER_PATIENCE, Unanswered, to_origin_form};
 use crate::account::RequestRecord;
+use crate::limits::SourceGuard;
 use crate::upstream::{TrustClass, Upstream};
 
 /// An upgrade the client asks for.
@@ -22,6 +25,8 @@ pub struct Upgrade {
     pub protocol: HeaderValue,
     /// Resolves to the client's raw connection once it was answered with 101.
     pub client: OnUpgrade,
+    /// Held until the upgraded connection ends: its source has one connection more for so long.
+    pub place: Option<Arc<SourceGuard>>,
 }
 
 /// Sends an upgrade request on a connection of its own and joins the two connections when it is granted.
@@ -54,7 +59,11 @@ pub async fn attempt(
     }
     record.upgraded();
     let server = hyper::upgrade::on(&mut response);
-    pool.upgraded().spawn(join(upgrade.client.clone(), server));
+    let (client, place) = (upgrade.client.clone(), upgrade.place.clone());
+    pool.upgraded().spawn(async move {
+        let _place = place;
+        join(client, server).await;
+    });
     Ok(response.map(|_| ResponseBody::empty()))
 }
 

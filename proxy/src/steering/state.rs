@@ -17,6 +17,45 @@ pub struct SteeringState {
     pub peer_ops: PeerOps,
 }
 
+/// Whether a worker takes new connections. In every state but the first the kernel leaves them to other workers, or to the
+/// API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// It does.
+    Serves,
+    /// It has as many as it may.
+    AtLimit,
+    /// It could not accept one lately.
+    CannotAccept,
+    /// It does not come to its accept loop, or never gets to the end of its queue.
+    Silent,
+}
+
+impl WorkerState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Serves, Self::AtLimit, Self::CannotAccept, Self::Silent];
+
+    /// Its name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            WorkerState::Serves => "serves",
+            WorkerState::AtLimit => "at_limit",
+            WorkerState::CannotAccept => "cannot_accept",
+            WorkerState::Silent => "silent",
+        }
+    }
+
+    /// Why it takes none, for people.
+    pub fn reason(self) -> &'static str {
+        match self {
+            WorkerState::Serves => "serves",
+            WorkerState::AtLimit => "at --max-connections",
+            WorkerState::CannotAccept => "cannot accept, for want of descriptors or memory",
+            WorkerState::Silent => "silent for too long",
+        }
+    }
+}
+
 /// Whether the steering program is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attachment {

@@ -14,8 +14,6 @@ use tokio_rustls::server::TlsStream;
 use super::{HTTP_2, LOOPBACK_CLIENT_NAME, TlsContext};
 use crate::accept::Accepted;
 
-/// Time for the whole handshake, first byte included. kube-apiserver's own limit for request headers is 32 s.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(32);
 /// A ClientHello larger than this is not one (RFC 8446: 2^16 in a handshake message, far less in practice).
 const HELLO_LIMIT: usize = 64 * 1024;
 
@@ -61,20 +59,28 @@ pub struct Session {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The client was too slow.
-    #[error("no complete TLS handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
-    TimedOut,
+    #[error("no complete TLS handshake within {limit:?}")]
+    TimedOut {
+        /// Time it had.
+        limit: Duration,
+    },
     /// The connection broke or the client and the proxy could not agree.
     #[error("the TLS handshake failed")]
     Failed(#[from] io::Error),
 }
 
-/// Reads the ClientHello and completes the handshake, unless the API server has to do that itself.
+/// Reads the ClientHello and completes the handshake, unless the API server has to do that itself. `limit` is for all of
+/// it, the wait for the first byte included.
 ///
 /// # Errors
 /// When the client is too slow, leaves, or breaks the protocol after a valid ClientHello.
-pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Handshake, HandshakeError> {
+pub async fn handshake(
+    accepted: Accepted,
+    context: &TlsContext,
+    limit: Duration,
+) -> Result<Handshake, HandshakeError> {
     // Whoever else uses that name is an ordinary client, and must not reach the API server from the exempt address.
-    let is_local = accepted.client.ip().is_loopback() || accepted.client.ip() == accepted.dialled.ip();
+    let is_local = accepted.is_from_this_node();
     let dialled = accepted.dialled.ip();
     let complete = async {
         let mut io = accepted.io;
@@ -98,7 +104,7 @@ pub async fn handshake(accepted: Accepted, context: &TlsContext) -> Result<Hands
             io,
         })))
     };
-    timeout(HANDSHAKE_TIMEOUT, complete).await.map_err(|_| HandshakeError::TimedOut)?
+    timeout(limit, complete).await.map_err(|_| HandshakeError::TimedOut { limit })?
 }
 
 enum Hello {

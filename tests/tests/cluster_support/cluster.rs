@@ -13,6 +13,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use super::process::Process;
 
@@ -25,6 +26,9 @@ const SECURE_PORT: u16 = 6443;
 /// The source that the kernel never steers.
 const EXEMPT_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 64, 43, 1);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);
+const ADMIN_OF_SECOND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9644);
+/// Longest wait for an answer on the admin address.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a proxy to be ready.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -53,6 +57,8 @@ pub struct Cluster {
     /// Logs outlive the test.
     pub logs: PathBuf,
     files: TempDir,
+    /// More flags for the first node's proxy.
+    flags: Vec<String>,
     /// Killed with the cluster.
     _store_process: Process,
 }
@@ -60,6 +66,11 @@ pub struct Cluster {
 impl Cluster {
     /// The API servers serve `documents`; a steering proxy stands before each. `label` names the folder of logs.
     pub fn start(label: &str, documents: [&str; 2]) -> Self {
+        Self::start_with(label, documents, &[])
+    }
+
+    /// The same with more flags for the first node's proxy.
+    pub fn start_with(label: &str, documents: [&str; 2], flags: &[&str]) -> Self {
         let elsewhere = Arc::new(Netns::new("clients").unwrap());
         let nodes = [1, 2].map(|number| Node::new(number, &elsewhere));
         nodes[0].netns.connect(nodes[0].ip.into(), &nodes[1].netns, nodes[1].ip.into(), BETWEEN).unwrap();
@@ -86,6 +97,7 @@ impl Cluster {
             store,
             logs,
             files,
+            flags: flags.iter().map(ToString::to_string).collect(),
             _store_process: store_process,
         };
         for (node, documents) in documents.into_iter().enumerate() {
@@ -129,6 +141,19 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(50));
         }
         node.proxy = Some(proxy);
+    }
+
+    /// Starts another proxy beside a node's own, on the same pins, and does not wait for it.
+    pub fn start_second_proxy(&self, node: usize, flags: &[&str]) -> Process {
+        let own = self.nodes[node].proxy().id();
+        // The proxy's bpffs is mounted for its own mount namespace only.
+        let mut arguments = vec![format!("--target={own}"), "--mount".to_owned(), "--net".to_owned()];
+        arguments.push(proxy_program().display().to_string());
+        arguments.extend(self.proxy_arguments(node));
+        arguments.push(format!("--admin-address={ADMIN_OF_SECOND}"));
+        arguments.extend(flags.iter().map(ToString::to_string));
+        let log = self.logs.join(format!("mvproxy-{}-second.log", NODES[node]));
+        Process::start_here(Path::new("nsenter"), &arguments, &log)
     }
 
     /// An administrator's connection to `address`.
@@ -178,6 +203,9 @@ impl Cluster {
             "--v=4".to_owned(),
         ];
         arguments.extend(self.certificate_flags(name));
+        if node == 0 {
+            arguments.extend(self.flags.iter().cloned());
+        }
         arguments
     }
 
@@ -226,9 +254,8 @@ impl Node {
 
     /// What the steering program decided, as bpftool shows it: one line for each counter that is not zero.
     pub fn steering(&self) -> String {
-        let proxy = self.proxy.as_ref().expect("it runs");
         let (target, map) =
-            (format!("--target={}", proxy.id()), self.bpffs.path().join("mvproxy/STEER_STATS"));
+            (format!("--target={}", self.proxy().id()), self.bpffs.path().join("mvproxy/STEER_STATS"));
         let map = map.display().to_string();
         // The proxy's bpffs is mounted for its own mount namespace only.
         let arguments = [&target, "--mount", "bpftool", "--json", "map", "dump", "pinned", &map];
@@ -244,16 +271,37 @@ impl Node {
         format!("{sums:?}")
     }
 
+    /// Its proxy.
+    pub fn proxy(&self) -> &Process {
+        self.proxy.as_ref().expect("it runs")
+    }
+
     /// The proxy's metrics; empty while it does not answer.
     pub fn metrics(&self) -> String {
-        let request = "GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n";
-        self.netns.block_on(async || {
-            let Ok(mut stream) = tokio::net::TcpStream::connect(ADMIN).await else { return String::new() };
+        self.admin("/metrics")
+    }
+
+    /// What the proxy answers on its admin address; empty while it does not.
+    pub fn admin(&self, path: &str) -> String {
+        self.get(ADMIN, path)
+    }
+
+    /// The same of a second proxy.
+    pub fn admin_of_second(&self, path: &str) -> String {
+        self.get(ADMIN_OF_SECOND, path)
+    }
+
+    fn get(&self, address: SocketAddr, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        let exchanged = async || {
             let mut answer = String::new();
-            stream.write_all(request.as_bytes()).await.unwrap();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
-        })
+            let mut stream = tokio::net::TcpStream::connect(address).await?;
+            stream.write_all(request.as_bytes()).await?;
+            stream.read_to_string(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answered = self.netns.block_on(async || timeout(ANSWER_LIMIT, exchanged()).await);
+        answered.ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 

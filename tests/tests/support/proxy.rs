@@ -40,9 +40,15 @@ pub struct Proxy {
 impl Proxy {
     /// Starts without waiting for anything.
     pub fn start(options: &ProxyOptions<'_>) -> Self {
+        Self::start_with(options, |_| {})
+    }
+
+    /// The same with changes to what no flag sets.
+    pub fn start_with(options: &ProxyOptions<'_>, change: impl FnOnce(&mut Config)) -> Self {
         let files = tempfile::tempdir().unwrap();
         write_files(files.path(), options);
-        let config = parse(files.path(), options);
+        let mut config = parse(files.path(), options);
+        change(&mut config);
         let credentials = Credentials::load(&config).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let app = App::bind(config, &credentials).unwrap_or_else(|error| panic!("{error}: {error:?}"));
         let addresses = app.addresses();
@@ -70,6 +76,11 @@ impl Proxy {
         let fresh = self.files.path().join(format!("{name}.new"));
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(&fresh, self.files.path().join(name)).unwrap();
+    }
+
+    /// What the admin address says about the proxy's condition.
+    pub async fn readyz(&self) -> String {
+        super::admin::get(self.admin, "/readyz?verbose").await.unwrap().1
     }
 
     pub async fn metrics(&self) -> Metrics {

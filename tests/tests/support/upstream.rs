@@ -25,6 +25,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+/// Far more than the proxy lets through.
+const HEADER_LIMIT: usize = 16 << 20;
+
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A TLS server with one handler for every request.
@@ -71,9 +74,10 @@ where
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(stream);
     let _ = if is_http2 {
-        http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_header_list_size(HEADER_LIMIT.try_into().unwrap()).serve_connection(io, service).await
     } else {
-        http1::Builder::new().serve_connection(io, service).await
+        http1::Builder::new().max_buf_size(HEADER_LIMIT).serve_connection(io, service).await
     };
 }
 
