@@ -9,8 +9,6 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use mvproxy::accept::Accepted;
-use mvproxy::config::{Config, Invocation, parse};
-use mvproxy::credentials::Credentials;
 use mvproxy::limits::TimeLimits;
 use mvproxy::tls::handshake::{Handshake, SpliceReason, handshake};
 use mvproxy::tls::{LOOPBACK_CLIENT_NAME, TlsContext};
@@ -20,29 +18,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
+mod context;
 mod patched;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-static CONTEXT: LazyLock<TlsContext> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let nodes = [("node".to_owned(), LOOPBACK.ip())];
-    Pki::generate().expect("certificates").write_to(dir.path(), &nodes).expect("certificates on disk");
-    let flag = |name: &str, file: &str| format!("--{name}={}", dir.path().join(file).display());
-    let config = config(&[
-        flag("tls-cert-file", "node/apiserver.crt"),
-        flag("tls-private-key-file", "node/apiserver.key"),
-        flag("client-ca-file", "ca.crt"),
-        flag("requestheader-client-ca-file", "front-proxy-ca.crt"),
-        flag("proxy-client-cert-file", "front-proxy-client.crt"),
-        flag("proxy-client-key-file", "front-proxy-client.key"),
-        flag("peer-ca-file", "ca.crt"),
-        flag("kubeconfig", "node/mvproxy.conf"),
-        "--requestheader-allowed-names=front-proxy-client".to_owned(),
-        "--steering=off".to_owned(),
-    ]);
-    TlsContext::new(&Credentials::load(&config).expect("credentials")).expect("a TLS configuration")
-});
+static CONTEXT: LazyLock<TlsContext> = LazyLock::new(|| context::of(&Pki::generate().expect("certificates")));
 
 static RUNTIME: LazyLock<(Runtime, TcpListener)> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -63,14 +44,6 @@ static HELLO: LazyLock<Vec<u8>> = LazyLock::new(|| {
     client.write_tls(&mut hello).expect("a vector takes everything");
     hello
 });
-
-fn config(flags: &[String]) -> Config {
-    let words = ["mvproxy", "run"].into_iter().map(str::to_owned);
-    match parse(words.chain(flags.iter().cloned())) {
-        Ok(Invocation::Run(config)) => *config,
-        other => panic!("{other:?}"),
-    }
-}
 
 /// What becomes of a connection on which `data` is sent, at once or in two parts, and then nothing.
 async fn after(data: &[u8], at: usize) -> Option<Handshake> {

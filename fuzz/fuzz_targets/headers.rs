@@ -6,10 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use mvproxy::config::RequestHeaderNames;
+use mvproxy::forward::ForwardError;
 use mvproxy::forward::headers::{for_upstream, upgrade_of};
 use mvproxy::identity::{ClientCertificate, Identity, IdentityHeaders, identify};
 
@@ -19,7 +22,7 @@ const NAMES: [&str; 5] =
 const PREFIXES: [&str; 2] = ["x-remote-extra-", "x-custom-extra-"];
 
 /// What has a meaning in headers; spelled out, the fuzzer would hardly ever put two of them together.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 30] = [
     "connection:",
     "impersonate-user",
     "impersonate-group",
@@ -42,6 +45,12 @@ const WORDS: [&str; 24] = [
     "host",
     "transfer-encoding",
     "proxy-connection",
+    "chunked",
+    "trailer",
+    "cookie",
+    "content-length",
+    "bearer t",
+    "websocket",
     ",",
     "\n",
 ];
@@ -108,6 +117,10 @@ fn by_name(headers: impl Iterator<Item = (HeaderName, HeaderValue)>) -> Vec<(Hea
     headers
 }
 
+fn is_chunked(codings: &[HeaderValue]) -> bool {
+    matches!(codings, [coding] if coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
 fn impersonates(name: &HeaderName) -> bool {
     name.as_str().starts_with("impersonate-")
 }
@@ -119,8 +132,21 @@ fuzz_target!(|data: &[u8]| {
     let Ok(identity) = identify(&certificate, &headers, &CONFIGURED) else { return };
     let (impersonated, token) = (some(&headers, impersonates), headers.get(AUTHORIZATION).cloned());
 
-    for_upstream(&mut headers, &identity, &CONFIGURED, CLIENT, certificate.is_front_proxy())
-        .expect("a few kilobytes hold few names");
+    if matches!(certificate, ClientCertificate::Unverified) {
+        assert!(
+            matches!(identity, Identity::Bearer),
+            "a certificate that does not count makes nobody anonymous"
+        );
+    }
+    let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().cloned().collect();
+    match for_upstream(&mut headers, &identity, &CONFIGURED, CLIENT, certificate.is_front_proxy()) {
+        Ok(()) => assert!(codings.is_empty() || is_chunked(&codings), "{codings:?}"),
+        Err(ForwardError::TransferCoding) => {
+            assert!(!is_chunked(&codings) && !codings.is_empty());
+            return;
+        }
+        Err(error) => panic!("a few kilobytes hold few names: {error}"),
+    }
 
     let left = some(&headers, speaks_for_somebody);
     match &identity {
@@ -138,7 +164,10 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
     assert_eq!(some(&headers, impersonates), impersonated);
-    for name in [CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE] {
+    for name in [CONTENT_LENGTH, COOKIE] {
+        assert!(headers.get_all(&name).iter().count() <= 1, "{name}");
+    }
+    for name in [CONNECTION, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE] {
         assert!(!headers.contains_key(&name), "{name}");
     }
     assert!(headers.get(TE).is_none_or(|value| value == "trailers"));

@@ -203,6 +203,7 @@ impl Arrived {
                 && value.starts_with("X509SHA256="));
             let folded = name.replace('_', "-");
             assert!(is_own || !folded.starts_with("x-remote-"), "{what}: {self:?}");
+            assert!(name != "upgrade" || value == "spdy/3.1", "{what}: {self:?}");
             let ends_here = ["keep-alive", "proxy-connection", "http2-settings", "trailer", "expect"];
             assert!(!ends_here.contains(&&*folded), "{what}: {self:?}");
         }
