@@ -211,7 +211,7 @@ pub(super) static FLAGS: &[FlagSpec] = &[
     },
     FlagSpec {
         help: "Connections of one source address served at once, 0 for any number: a load balancer in front can be \
-               the source of all of them [default: 0]",
+               the source of all of them; further ones are closed, but none of this node's own [default: 0]",
         ..one("max-connections-per-source", "NUMBER", SEEN)
     },
     FlagSpec {

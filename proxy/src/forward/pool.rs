@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
+use tokio::runtime::Handle;
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -23,6 +25,9 @@ use crate::upstream::{Role, TrustClass, Upstream};
 const USED_STREAMS: (usize, usize) = (4, 5);
 /// Free places below which another connection is opened ahead of need.
 const FEW_PLACES: usize = 8;
+/// Time for which a request that was given up unanswered keeps its place: its handler may still be at work.
+/// kube-apiserver ends a connection, and all that others have on it, when four times its streams wait for a handler.
+const GIVEN_UP: Duration = Duration::from_secs(1);
 /// Idle HTTP/1.1 connections kept per upstream and class.
 const IDLE_HTTP1: usize = 8;
 
@@ -76,7 +81,7 @@ pub struct StreamGuard(Hold);
 
 #[derive(Debug)]
 enum Hold {
-    Stream(Arc<AtomicUsize>),
+    Stream { streams: Arc<AtomicUsize>, answered: bool },
     Exclusive { group: Arc<Group>, sender: Option<http1::SendRequest<RequestBody>> },
 }
 
@@ -237,7 +242,7 @@ impl Multiplexed {
         Lease {
             connection: Connection::Http2(self.sender.clone()),
             reused,
-            guard: StreamGuard(Hold::Stream(Arc::clone(&self.streams))),
+            guard: StreamGuard(Hold::Stream { streams: Arc::clone(&self.streams), answered: false }),
         }
     }
 }
@@ -260,10 +265,12 @@ impl Lease {
 }
 
 impl StreamGuard {
-    /// Hands an HTTP/1.1 connection over, to be kept once the response on it has ended.
+    /// The head of the response is there. Hands an HTTP/1.1 connection over, to be kept once the response has ended.
     pub fn keep(&mut self, connection: Connection) {
-        if let (Hold::Exclusive { sender, .. }, Connection::Http1(used)) = (&mut self.0, connection) {
-            *sender = Some(used);
+        match (&mut self.0, connection) {
+            (Hold::Exclusive { sender, .. }, Connection::Http1(used)) => *sender = Some(used),
+            (Hold::Stream { answered, .. }, _) => *answered = true,
+            (Hold::Exclusive { .. }, Connection::Http2(_)) => {}
         }
     }
 
@@ -285,8 +292,14 @@ impl StreamGuard {
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        if let Hold::Stream(streams) = &self.0 {
-            streams.fetch_sub(1, Ordering::Relaxed);
+        let Hold::Stream { streams, answered } = &self.0 else { return };
+        let streams = Arc::clone(streams);
+        match Handle::try_current() {
+            Ok(runtime) if !answered => drop(runtime.spawn(async move {
+                sleep(GIVEN_UP).await;
+                streams.fetch_sub(1, Ordering::Relaxed);
+            })),
+            _ => drop(streams.fetch_sub(1, Ordering::Relaxed)),
         }
     }
 }

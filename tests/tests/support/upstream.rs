@@ -46,8 +46,8 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let acceptor = acceptor(serving);
         let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, acceptor.clone(), handler.clone()));
+            while let Ok((stream, client)) = listener.accept().await {
+                tokio::spawn(serve(stream, client, acceptor.clone(), handler.clone()));
             }
         });
         Self { address, task }
@@ -60,14 +60,16 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve<F, A>(stream: TcpStream, acceptor: TlsAcceptor, handler: F)
+async fn serve<F, A>(stream: TcpStream, client: SocketAddr, acceptor: TlsAcceptor, handler: F)
 where
     F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     // Clients that leave early are part of what is tested.
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // Tells connections apart.
+        request.extensions_mut().insert(client);
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
