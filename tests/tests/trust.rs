@@ -8,8 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mvproxy_tests::client::{ClientOptions, Trust};
+use mvproxy_tests::pki::Identity;
+use mvproxy_tests::pki::forge::{Attribute, CN, Draft, Signer};
 use mvproxy_tests::standin::RecordedRequest;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use support::{
@@ -154,11 +158,64 @@ fn a_resumed_tls_session_is_the_same_client() {
     });
 }
 
+/// Whoever holds the key is the client, whatever the version of TLS or of the certificate; nobody else is.
+#[test]
+fn a_certificate_counts_with_its_key_only() {
+    const ALICE: Draft<'static> = Draft::of(&[&[Attribute::utf8(CN, "alice")]]);
+    bounded(async {
+        let cluster = Cluster::start().await;
+        let forge = |version| cluster.pki.forge(Signer::Cluster, &Draft { version, ..ALICE }).unwrap();
+        let options = Caller::nobody(&cluster.pki).options(cluster.old.proxy.address, Http::One);
+        for (number, tls) in [&TLS12, &TLS13].into_iter().enumerate() {
+            for version in [1, 3] {
+                let (shown, other) = (forge(version), forge(3));
+                for (has_key, key) in [(true, &shown.key_pem), (false, &other.key_pem)] {
+                    let target = format!("{}?key={number}{version}{has_key}", both_serve().path());
+                    let identity = Identity { cert_pem: shown.cert_pem.clone(), key_pem: key.clone() };
+                    let answer = ask_with(&options, tls, &identity, &target).await;
+                    let seen = cluster.old.requests_for(&target);
+                    if has_key {
+                        assert!(answer.unwrap().starts_with("HTTP/1.1 200 "), "{target}");
+                        assert_eq!(seen[0].user.as_ref().unwrap().name, "alice");
+                    } else {
+                        assert!(answer.is_err() && seen.is_empty(), "{target}: {answer:?} {seen:?}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// One request over one version of TLS; the key need not be the certificate's.
+async fn ask_with(
+    options: &ClientOptions,
+    version: &'static SupportedProtocolVersion,
+    identity: &Identity,
+    target: &str,
+) -> std::io::Result<String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
+    let certified = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).unwrap());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots_of(options))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    let stream = TcpStream::connect(options.address).await?;
+    let name = ServerName::try_from("kubernetes").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+    let head = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = Vec::new();
+    promptly("the answer", stream.read_to_end(&mut answer)).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// A configuration for several connections, which so share their TLS sessions.
 fn tls_of(client: &ClientOptions) -> ClientConfig {
-    let Trust::Ca(pem) = &client.trust else { panic!("callers believe a CA") };
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    let roots = roots_of(client);
     let identity = client.identity.as_ref().unwrap();
     let chain = vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
@@ -166,6 +223,13 @@ fn tls_of(client: &ClientOptions) -> ClientConfig {
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     builder.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap()
+}
+
+fn roots_of(client: &ClientOptions) -> RootCertStore {
+    let Trust::Ca(pem) = &client.trust else { panic!("callers believe a CA") };
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    roots
 }
 
 async fn write(session: &mut Session, api: &support::Api, name: &str) -> u16 {
