@@ -72,30 +72,35 @@ fn class_of(request: &RecordedRequest) -> &'static str {
     }
 }
 
-/// API servers end an HTTP/2 connection on which somebody failed to authenticate.
+/// API servers end an HTTP/2 connection on which somebody failed to authenticate, or was said to be nobody.
 #[test]
-fn a_bad_token_breaks_nobody_elses_connection_request_or_watch() {
+fn who_fails_to_authenticate_breaks_nobody_elses_connection_request_or_watch() {
     bounded(async {
         let cluster = Cluster::start().await;
         let pki = &cluster.pki;
-        for api in [both_serve(), only_new_serves()] {
-            let address = cluster.old.proxy.address;
-            let mut bob = Caller::bob(pki).connect(address, Http::Two).await;
-            let watch = format!("{}?watch=true", api.path());
-            let mut watch = bob.open(request("GET", &watch)).await.unwrap();
-            assert_eq!(watch.status(), 200);
-            for round in 0..10 {
-                for http in BOTH {
-                    let bad = Caller::nobody(pki).token("wrong");
-                    assert_eq!(bad.get(address, http, &api.path()).await.status, 401);
-                    assert_eq!(bob.get(&api.path()).await.status, 200, "round {round}");
+        let nobody = Caller::front_proxy(pki).header("x-remote-user", "system:anonymous");
+        for (good, bad, refusal) in [
+            (Caller::bob(pki), Caller::nobody(pki).token("wrong"), 401),
+            (Caller::alice(pki), nobody.header("x-remote-group", "system:unauthenticated"), 403),
+        ] {
+            for api in [both_serve(), only_new_serves()] {
+                let address = cluster.old.proxy.address;
+                let mut session = good.connect(address, Http::Two).await;
+                let watch = format!("{}?watch=true", api.path());
+                let mut watch = session.open(request("GET", &watch)).await.unwrap();
+                assert_eq!(watch.status(), 200);
+                for round in 0..10 {
+                    for http in BOTH {
+                        assert_eq!(bad.get(address, http, &api.path()).await.status, refusal);
+                        assert_eq!(session.get(&api.path()).await.status, 200, "round {round}");
+                    }
                 }
+                assert!(!session.client.is_closed(), "the connection of {} lives on", good.label);
+                assert_eq!(write(&mut session, &api, &format!("after-{refusal}")).await, 201);
+                let event = promptly("an event", http_body_util::BodyExt::frame(&mut watch)).await;
+                let event = event.expect("the watch goes on").unwrap().into_data().unwrap();
+                assert!(String::from_utf8_lossy(&event).contains("after"));
             }
-            assert!(!bob.client.is_closed(), "bob's own connection lives on");
-            assert_eq!(write(&mut bob, &api, "after").await, 201);
-            let event = promptly("an event", http_body_util::BodyExt::frame(&mut watch)).await;
-            let event = event.expect("the watch goes on").unwrap().into_data().unwrap();
-            assert!(String::from_utf8_lossy(&event).contains("after"));
         }
     });
 }
