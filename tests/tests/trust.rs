@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Response;
-use mvproxy_tests::pki::Pki;
+use mvproxy_tests::client::ClientOptions;
+use mvproxy_tests::pki::forge::{Attribute, CN, Draft, Signer};
+use mvproxy_tests::pki::{Identity, Pki};
 use mvproxy_tests::standin::RecordedRequest;
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
@@ -67,30 +69,35 @@ fn class_of(request: &RecordedRequest) -> &'static str {
     }
 }
 
-/// API servers end an HTTP/2 connection on which somebody failed to authenticate.
+/// API servers end an HTTP/2 connection on which somebody failed to authenticate, or was said to be nobody.
 #[test]
-fn a_bad_token_breaks_nobody_elses_connection_request_or_watch() {
+fn who_fails_to_authenticate_breaks_nobody_elses_connection_request_or_watch() {
     bounded(async {
         let cluster = Cluster::start().await;
         let pki = &cluster.pki;
-        for api in [both_serve(), only_new_serves()] {
-            let address = cluster.old.proxy.address;
-            let mut bob = Caller::bob(pki).connect(address, Http::Two).await;
-            let watch = format!("{}?watch=true", api.path());
-            let mut watch = bob.open(request("GET", &watch)).await.unwrap();
-            assert_eq!(watch.status(), 200);
-            for round in 0..10 {
-                for http in BOTH {
-                    let bad = Caller::nobody(pki).token("wrong");
-                    assert_eq!(bad.get(address, http, &api.path()).await.status, 401);
-                    assert_eq!(bob.get(&api.path()).await.status, 200, "round {round}");
+        let nobody = Caller::front_proxy(pki).header("x-remote-user", "system:anonymous");
+        for (good, bad, refusal) in [
+            (Caller::bob(pki), Caller::nobody(pki).token("wrong"), 401),
+            (Caller::alice(pki), nobody.header("x-remote-group", "system:unauthenticated"), 403),
+        ] {
+            for api in [both_serve(), only_new_serves()] {
+                let address = cluster.old.proxy.address;
+                let mut session = good.connect(address, Http::Two).await;
+                let watch = format!("{}?watch=true", api.path());
+                let mut watch = session.open(request("GET", &watch)).await.unwrap();
+                assert_eq!(watch.status(), 200);
+                for round in 0..10 {
+                    for http in BOTH {
+                        assert_eq!(bad.get(address, http, &api.path()).await.status, refusal);
+                        assert_eq!(session.get(&api.path()).await.status, 200, "round {round}");
+                    }
                 }
+                assert!(!session.client.is_closed(), "the connection of {} lives on", good.label);
+                assert_eq!(write(&mut session, &api, &format!("after-{refusal}")).await, 201);
+                let event = promptly("an event", http_body_util::BodyExt::frame(&mut watch)).await;
+                let event = event.expect("the watch goes on").unwrap().into_data().unwrap();
+                assert!(String::from_utf8_lossy(&event).contains("after"));
             }
-            assert!(!bob.client.is_closed(), "bob's own connection lives on");
-            assert_eq!(write(&mut bob, &api, "after").await, 201);
-            let event = promptly("an event", http_body_util::BodyExt::frame(&mut watch)).await;
-            let event = event.expect("the watch goes on").unwrap().into_data().unwrap();
-            assert!(String::from_utf8_lossy(&event).contains("after"));
         }
     });
 }
@@ -172,6 +179,35 @@ fn an_impostor_on_the_local_port_is_sent_nothing() {
             }
         }
         assert_eq!(seen.load(Ordering::Relaxed), 0, "requests that the impostor saw");
+    });
+}
+
+/// Whoever holds the key is the client, whatever the version of TLS or of the certificate; nobody else is.
+#[test]
+fn a_certificate_counts_with_its_key_only() {
+    const ALICE: Draft<'static> = Draft::of(&[&[Attribute::utf8(CN, "alice")]]);
+    bounded(async {
+        let cluster = Cluster::start().await;
+        let forge = |version| cluster.pki.forge(Signer::Cluster, &Draft { version, ..ALICE }).unwrap();
+        let options = Caller::nobody(&cluster.pki).options(cluster.old.proxy.address, Http::One);
+        for (number, tls) in [&TLS12, &TLS13].into_iter().enumerate() {
+            for version in [1, 3] {
+                let (shown, other) = (forge(version), forge(3));
+                for (has_key, key) in [(true, &shown.key_pem), (false, &other.key_pem)] {
+                    let target = format!("{}?key={number}{version}{has_key}", both_serve().path());
+                    let identity = Identity { cert_pem: shown.cert_pem.clone(), key_pem: key.clone() };
+                    let client = ClientOptions { identity: Some(identity), ..options.clone() };
+                    let answer = Resuming::new(&client, &[tls]).try_get(&target).await;
+                    let seen = cluster.old.requests_for(&target);
+                    if has_key {
+                        assert_eq!(answer.unwrap().1, 200, "{target}");
+                        assert_eq!(seen[0].user.as_ref().unwrap().name, "alice");
+                    } else {
+                        assert!(answer.is_err() && seen.is_empty(), "{target}: {answer:?} {seen:?}");
+                    }
+                }
+            }
+        }
     });
 }
 

@@ -21,6 +21,7 @@ pub struct Asker<'a> {
     row: &'a Row,
     caller: Caller,
     credential: String,
+    number: usize,
     pub label: String,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Asker<'a> {
         let label = format!("row {number}, {}, {names:?}", row.who.label);
         let caller = Caller { identity, ..Caller::nobody(&cluster.pki) }.labelled(&label);
         let caller = row.sends.iter().fold(caller, |caller, (name, value)| caller.header(name, value));
-        Self { cluster, row, caller, credential, label }
+        Self { cluster, row, caller, credential, number, label }
     }
 
     /// Compares what the server says of the client to itself, on every path.
@@ -72,11 +73,11 @@ impl<'a> Asker<'a> {
     }
 
     async fn review(&self, path: Path, http: Http) -> (Answer, Option<Value>) {
-        let mut review = request("POST", REVIEW);
+        let target = self.marked(REVIEW, path, http);
+        let mut review = request("POST", &target);
         *review.body_mut() = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#.into();
-        self.cluster.new.standin.clear_requests();
         let answer = self.caller.ask(self.address(path), http, review).await;
-        let seen = self.seen(&self.cluster.new, REVIEW, path, answer.status.as_u16());
+        let seen = self.seen(&self.cluster.new, &target, path, answer.status.as_u16());
         (answer, seen)
     }
 
@@ -96,9 +97,9 @@ impl<'a> Asker<'a> {
     /// The status and the user. Header names go as they are written in the row.
     async fn upgrade(&self, path: Path) -> (u16, Option<Value>) {
         let options = self.caller.options(self.address(path), Http::One);
-        self.cluster.new.standin.clear_requests();
         let mut stream = connect_tls(&options).await.unwrap();
-        let mut head = format!("POST {EXEC} HTTP/1.1\r\nHost: kubernetes\r\n").into_bytes();
+        let target = self.marked(EXEC, path, Http::One);
+        let mut head = format!("POST {target} HTTP/1.1\r\nHost: kubernetes\r\n").into_bytes();
         // Rows about WebSocket tokens ask for that upgrade themselves.
         if !self.row.sends.iter().any(|(name, _)| *name == "Upgrade") {
             head.extend(b"Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n");
@@ -110,29 +111,24 @@ impl<'a> Asker<'a> {
         stream.write_all(&head).await.unwrap();
         let answer = promptly("an answer to an upgrade", read_head(&mut stream)).await.unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, self.seen(&self.cluster.new, EXEC, path, status))
+        (status, self.seen(&self.cluster.new, &target, path, status))
     }
 
-    /// Compares whom each server takes the client for when it is asked what it serves, alone or merged.
+    /// Compares whom a server takes the client for when it is asked what it serves, which the proxy merges.
     pub async fn discoveries(&self) {
         for &http in self.row.over {
-            for node in [&self.cluster.old, &self.cluster.new] {
-                let mut found = Vec::new();
-                for (path, address) in
-                    [(Path::Straight, node.standin.addr), (Path::Local, node.proxy.address)]
-                {
-                    node.standin.clear_requests();
-                    let answer = self.caller.ask(address, http, aggregated("/apis")).await;
-                    let status = answer.status.as_u16();
-                    let mut seen = node.requests_for("/apis");
-                    seen.retain(|request| !is_the_proxys_own(request));
-                    found.push((status, self.only_user(seen, path, status)));
-                }
-                if self.row.is.is_same_everywhere() {
-                    assert_eq!(found[1], found[0], "{} discovery {http:?}", self.label);
-                } else {
-                    assert_ne!(found[1].1, found[0].1, "{} discovery {http:?}", self.label);
-                }
+            let node = if http == Http::One { &self.cluster.new } else { &self.cluster.old };
+            let mut found = Vec::new();
+            for (path, address) in [(Path::Straight, node.standin.addr), (Path::Local, node.proxy.address)] {
+                let target = self.marked("/apis", path, http);
+                let answer = self.caller.ask(address, http, aggregated(&target)).await;
+                let status = answer.status.as_u16();
+                found.push((status, self.seen(node, &target, path, status)));
+            }
+            if self.row.is.is_same_everywhere() {
+                assert_eq!(found[1], found[0], "{} discovery {http:?}", self.label);
+            } else {
+                assert_ne!(found[1].1, found[0].1, "{} discovery {http:?}", self.label);
             }
         }
     }
@@ -145,12 +141,14 @@ impl<'a> Asker<'a> {
         }
     }
 
-    fn seen(&self, node: &Node, target: &str, path: Path, status: u16) -> Option<Value> {
-        self.only_user(node.requests_for(target), path, status)
+    /// A target that no other request has.
+    fn marked(&self, path: &str, way: Path, http: Http) -> String {
+        format!("{path}?n={}{way:?}{http:?}", self.number)
     }
 
     /// The user of the one request that arrived; none arrives where the proxy itself refuses it.
-    fn only_user(&self, mut seen: Vec<RecordedRequest>, path: Path, status: u16) -> Option<Value> {
+    fn seen(&self, node: &Node, target: &str, path: Path, status: u16) -> Option<Value> {
+        let mut seen = node.requests_for(target);
         if seen.is_empty() {
             assert_eq!(status, 401, "{} {path:?}: nothing arrived", self.label);
             return None;
@@ -193,11 +191,6 @@ impl<'a> Asker<'a> {
             Outcome::Failure(status) => assert_eq!(answer.status, status, "{what}"),
         }
     }
-}
-
-/// The proxies themselves ask servers what they serve.
-fn is_the_proxys_own(request: &RecordedRequest) -> bool {
-    request.headers.get("user-agent").is_some_and(|agent| agent.as_bytes().starts_with(b"mvproxy/"))
 }
 
 fn credential_of(pem: &str) -> String {

@@ -66,10 +66,10 @@ pub static WITH_TOKENS: &[Row] = &[
     row(&OLD_STRANGER, &[TOKEN], BOB),
 ];
 
-pub static WITH_CERTIFICATES: &[Row] = &[
+/// What Kubernetes reads of a subject, and in which order.
+pub static SUBJECTS: &[Row] = &[
     row(&ALICE, &[], ALICES),
     row(&ADMIN, &[], Is::User(certified("admin", &["system:masters", AUTH]))),
-    // What Kubernetes reads of a subject, and in which order.
     row(&NAMELESS, &[], REFUSED),
     row(&TWO_NAMES, &[], Is::User(certified("eve", &[AUTH]))),
     row(&EMPTY_LAST_NAME, &[], REFUSED),
@@ -96,7 +96,10 @@ pub static WITH_CERTIFICATES: &[Row] = &[
     row(&BLANK_BEFORE, &[], Is::Unassertable(certified("eve", &[" system:masters", AUTH]))),
     row(&LINE_BREAK, &[], Is::Unassertable(certified("eve\r\nX-Remote-Group: system:masters", &[AUTH]))),
     row(&NUL, &[], Is::Unassertable(certified("eve", &["system:masters\0", AUTH]))),
-    // Chain, validity and usage.
+];
+
+/// Chain, validity and usage.
+pub static CHAINS: &[Row] = &[
     row(&STRANGER, &[], REFUSED),
     row(&OLD_STRANGER, &[], REFUSED),
     row(&EXPIRED, &[], REFUSED),

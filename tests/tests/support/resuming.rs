@@ -1,5 +1,6 @@
 //! A client that opens a connection for every request and resumes its TLS session.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,14 +44,21 @@ impl Resuming {
 
     /// GETs `target`: how the TLS session came about, and the status.
     pub async fn get(&self, target: &str) -> (HandshakeKind, u16) {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.try_get(target).await.unwrap()
+    }
+
+    /// The same; an error when the connection does not come about or breaks off before an answer.
+    pub async fn try_get(&self, target: &str) -> io::Result<(HandshakeKind, u16)> {
+        let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("kubernetes").unwrap();
-        let mut stream = self.connector.connect(name, stream).await.unwrap();
+        let mut stream = self.connector.connect(name, stream).await?;
         let head = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();
-        promptly("the answer", stream.read_to_end(&mut answer)).await.unwrap();
-        let status = String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap().parse().unwrap();
-        (stream.get_ref().1.handshake_kind().unwrap(), status)
+        promptly("the answer", stream.read_to_end(&mut answer)).await?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| io::Error::other(format!("no status in {answer:?}")))?;
+        Ok((stream.get_ref().1.handshake_kind().unwrap(), status))
     }
 }
