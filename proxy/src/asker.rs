@@ -5,6 +5,7 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 
 use crate::forward::headers::PEER_PROXIED;
+use crate::forward::pool::Wanted;
 use crate::forward::{Connection, Pool, RequestBody, to_origin_form};
 use crate::identity::Assertion;
 use crate::tls::APISERVER_NAME;
@@ -37,7 +38,7 @@ impl Asker {
         accept: &'static str,
         etag: Option<HeaderValue>,
     ) -> Result<Response<Incoming>, Unreached> {
-        let mut lease = self.pool.acquire(upstream, TrustClass::Asserted).await?;
+        let mut lease = self.pool.acquire(upstream, TrustClass::Asserted, Wanted::Any).await?;
         let mut request = self.request(path, accept, etag);
         Ok(match &mut lease.connection {
             Connection::Http2(sender) => sender.requests.send_request(request).await?,
