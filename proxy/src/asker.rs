@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 
 use crate::forward::headers::PEER_PROXIED;
+use crate::forward::pool::Wanted;
 use crate::forward::{Connection, Pool, RequestBody, to_origin_form};
 use crate::identity::names::AssertionError;
 use crate::identity::x509::User;
@@ -75,7 +76,7 @@ impl Asker {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, Unreached> {
-        let mut lease = self.pool.acquire(upstream, TrustClass::Asserted).await?;
+        let mut lease = self.pool.acquire(upstream, TrustClass::Asserted, Wanted::Any).await?;
         let mut request = self.request(method, path, headers, body);
         Ok(match &mut lease.connection {
             Connection::Http2(sender) => sender.requests.send_request(request).await?,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
@@ -21,6 +21,7 @@ use crate::vitals::Vitals;
 pub mod body;
 pub mod choose;
 pub mod connect;
+pub mod course;
 pub mod headers;
 pub mod pool;
 pub mod replay;
@@ -32,7 +33,9 @@ pub mod watch;
 
 pub use body::ResponseBody;
 pub use connect::{ConnectError, Connection, Dialer};
+use course::Course;
 pub use pool::Pool;
+use pool::Wanted;
 use replay::{Replay, ReplayBody};
 pub use request::RequestBody;
 use retry::Spare;
@@ -191,7 +194,7 @@ pub struct Means<'a> {
 /// See [`ForwardError`].
 pub async fn forward(
     means: Means<'_>,
-    mut upstreams: impl Iterator<Item = Upstream>,
+    upstreams: impl Iterator<Item = Upstream>,
     outbound: Outbound,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, ForwardError> {
@@ -199,10 +202,9 @@ pub async fn forward(
     let already_proxied = request.headers().contains_key(headers::PEER_PROXIED);
     let spare = upgrade.is_none().then(|| Spare::of(&request, replay));
     means.budget.deposit();
-    let mut upstream = upstreams.next().ok_or(ForwardError::NoPeer)?;
-    let mut stale_tries = 0;
-    let begun = Instant::now();
+    let mut course = Course::new(upstreams).ok_or(ForwardError::NoPeer)?;
     loop {
+        let upstream = course.upstream();
         if upstream.role == Role::Peer {
             debug!("Proxying request for {} to peer at {}", request.uri().path(), upstream.address);
             // Whoever serves it must not send it on (KEP-4020).
@@ -212,7 +214,7 @@ pub async fn forward(
         }
         let tried = match &upgrade {
             Some(upgrade) => upgrade::attempt(means.pool, &upstream, class, request, upgrade, record).await,
-            None => attempt(means.pool, &upstream, class, request, record).await,
+            None => attempt(means.pool, &upstream, course.wanted(), class, request, record).await,
         };
         let unanswered = match tried {
             Ok(response) => {
@@ -226,44 +228,22 @@ pub async fn forward(
             Err(unanswered) => unanswered,
         };
         record.failed_at(&upstream, unanswered.kind());
-        let (stale, unsent) = (unanswered.is_stale(), unanswered.is_unsent());
-        if !stale && unanswered.blames_server() {
+        let connection_end = unanswered.connection_end();
+        if connection_end.is_none() && unanswered.blames_server() {
             means.vitals.failed(&upstream);
         }
+        let goes_on = course.goes_on_after(&unanswered, means.vitals);
         let (again, failure) = after(unanswered, upstream, spare.as_ref(), means.budget);
-        debug!(error = %chain(&failure), stale, "no answer");
+        debug!(error = %chain(&failure), ?connection_end, "no answer");
         request = match again {
-            Some(request) => request,
-            None => return Err(failure),
+            Some(request) if goes_on => request,
+            _ => return Err(failure),
         };
-        // Connections that were open when the server went away fail one by one; that says nothing about the server now.
-        // The pool drops each that is found gone, so this ends with a new connection.
-        let limit = if unsent { UNSENT_TRIES } else { STALE_TRIES };
-        let try_again = stale && stale_tries < limit;
-        stale_tries += u32::from(stale);
-        if try_again && means.vitals.is_healthy(&upstream) {
-            continue;
-        }
-        if stale && !try_again {
-            means.vitals.failed(&upstream);
-        }
-        match upstreams.next() {
-            Some(next) => (upstream, stale_tries) = (next, 0),
-            // A connection that was long silent leads to a server that is dead, and dialling it costs seconds more.
-            None if try_again && begun.elapsed() < LONG => {}
-            None => return Err(failure),
-        }
     }
 }
 
-/// Tries on connections from the pool that broke off before the upstream itself is taken to be failing.
-const STALE_TRIES: u32 = 4;
-/// The same where nothing was sent: as many connections as a worker could have open to one server.
-const UNSENT_TRIES: u32 = 64;
 /// Time an HTTP/1.1 upstream has for its response header; kube-apiserver's own limit on a request is 60 s.
 const HEADER_PATIENCE: Duration = Duration::from_secs(75);
-/// A client that has waited for this long is not made to wait for a server that seems to be dead.
-const LONG: Duration = Duration::from_secs(1);
 
 /// What is left to send after a try, and what to tell the client if that is nothing.
 fn after(
@@ -293,11 +273,12 @@ fn after(
 async fn attempt(
     pool: &Pool,
     upstream: &Upstream,
+    wanted: Wanted,
     class: TrustClass,
     mut request: Request<RequestBody>,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, Unanswered> {
-    let mut lease = match pool.acquire(upstream, class).await {
+    let mut lease = match pool.acquire(upstream, class, wanted).await {
         Ok(lease) => lease,
         Err(error) => return Err(Unanswered::not_connected(request, error)),
     };

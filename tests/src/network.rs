@@ -3,14 +3,17 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::netns::Netns;
+use crate::netns::{Netns, stdout_of};
 
 /// Name of the bridge in the switch, and of the interface in each host.
 const BRIDGE: &str = "switch";
 const INTERFACE: &str = "net0";
+/// Longest wait for a cable to be noticed.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A network without hosts, or with some; it is gone when it and they are dropped.
 #[derive(Debug)]
@@ -70,6 +73,28 @@ impl Host {
     ///
     /// As [`Network::new`].
     pub fn set_link(&self, up: bool) -> Result<()> {
-        self.switch.ip(&["link", "set", &self.port, if up { "up" } else { "down" }])
+        self.switch.ip(&["link", "set", &self.port, if up { "up" } else { "down" }])?;
+        let begun = Instant::now();
+        // The kernel looks after cables once a second; until then nothing goes through.
+        while up && !(is_up(&self.switch, &self.port)? && is_up(&self.netns, INTERFACE)?) {
+            ensure!(begun.elapsed() < PATIENCE, "the cable of {} is not noticed", self.netns.name());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
+
+    /// Takes the host off the network, or puts it back, with its cable in: it does not notice, and what it sends is lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Network::new`].
+    pub fn set_joined(&self, joined: bool) -> Result<()> {
+        let master: &[&str] = if joined { &["master", BRIDGE] } else { &["nomaster"] };
+        self.switch.ip(&[&["link", "set", &self.port], master].concat())
+    }
+}
+
+fn is_up(netns: &Netns, interface: &str) -> Result<bool> {
+    let shown = stdout_of("ip", &["-n", netns.name(), "-o", "link", "show", "dev", interface])?;
+    Ok(shown.contains("state UP"))
 }

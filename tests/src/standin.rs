@@ -210,9 +210,8 @@ impl Standin {
     }
 
     /// Resets every open connection; new ones are served.
-    pub fn reset_connections(&self) {
-        let mut reset = self.shared.reset.lock().expect("no holder of this lock panics");
-        std::mem::take(&mut *reset).cancel();
+    pub fn reset_connections(&self) -> impl Future<Output = ()> + use<> {
+        std::mem::take(&mut *self.shared.open.lock().expect("no holder of this lock panics")).reset()
     }
 
     /// Stops as kube-apiserver does on SIGTERM: not ready, lease and endpoint withdrawn, watches ended, GOAWAY on
@@ -261,7 +260,7 @@ fn assemble(options: StandinOptions, advertised: SocketAddr) -> Result<(Arc<Shar
         priority_ids: [clock::uuid(), clock::uuid()],
         connections: AtomicU64::new(0),
         stopping: AtomicBool::new(false),
-        reset: Mutex::default(),
+        open: Mutex::default(),
         draining: CancellationToken::new(),
         killed: CancellationToken::new(),
     };

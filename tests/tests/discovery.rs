@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use mvproxy_tests::client::Answer;
-use mvproxy_tests::pki::Subject;
-use mvproxy_tests::standin::Documents;
+use mvproxy_tests::pki::{Pki, Subject};
+use mvproxy_tests::standin::{Documents, Standin};
+use mvproxy_tests::store::Store;
 use support::{
-    AGGREGATED, BOTH, Caller, Cluster, Http, aggregated, bounded, ensure, eventually, only_new_serves,
-    request, served_by,
+    AGGREGATED, BOTH, Caller, Cluster, Http, Proxy, ProxyOptions, aggregated, bounded, ensure, eventually,
+    only_new_serves, request, served_by, standin,
 };
 
 const PATHS: [&str; 2] = ["/api", "/apis"];
@@ -276,4 +277,40 @@ fn names(answer: &Answer) -> Vec<String> {
     let mut names: Vec<String> = answer.headers.iter().map(|(name, _)| name.to_string()).collect();
     names.sort();
     names
+}
+
+/// A proxy that starts or restarts is of no use before it knows what its own server serves.
+#[test]
+fn every_server_is_asked_at_once_and_then_once_in_an_interval() {
+    /// What the first question to the local server once waited for.
+    const TOO_LATE: Duration = Duration::from_millis(500);
+    bounded(async {
+        let (pki, store) = (Pki::generate().unwrap(), Store::in_memory());
+        let mut soonest = TOO_LATE;
+        for _ in 0..3 {
+            let (local, serving) = standin(&pki, &store, "local", load("v1.34")).await;
+            let (peer, _) = standin(&pki, &store, "peer", load("v1.34")).await;
+            let begun = Instant::now();
+            let proxy = Proxy::start(&ProxyOptions {
+                pki: &pki,
+                serving: &serving,
+                local: local.addr,
+                peers: &[peer.addr],
+                flags: &["--discovery-interval=1h"],
+            });
+            let asked =
+                |server: &Standin| server.requests().iter().filter(|seen| seen.target == "/apis").count();
+            eventually("both are asked", async || {
+                ensure(asked(&local) > 0 && asked(&peer) > 0, || "not yet".to_owned())
+            })
+            .await;
+            soonest = soonest.min(begun.elapsed());
+            proxy.ready().await;
+            // Time for a question too many.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!([asked(&local), asked(&peer)], [1, 1]);
+        }
+        println!("both servers were asked {soonest:?} after the start");
+        assert!(soonest < TOO_LATE);
+    });
 }

@@ -22,3 +22,7 @@ macro_rules! make_tests {
 }
 
 for_every_scenario!(make_tests);
+make_tests! {
+    unheard::a_lone_peer_is_dialled_afresh_however_many_old_connections_there_are,
+    unheard::a_peer_that_seemed_dead_is_dialled_afresh_when_no_other_is_left,
+}

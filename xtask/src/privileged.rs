@@ -8,7 +8,7 @@ use crate::lint::HOST_CRATES;
 use crate::prerequisites::{self, BPFTOOL, IP, find_program, is_root};
 use crate::workspace::Workspace;
 
-/// Builds the kernel side and runs every ignored test, one at a time.
+/// Builds the kernel side and runs every ignored test.
 ///
 /// # Errors
 /// When this is not root or anything is missing: these tests fail, they are never skipped.
@@ -26,7 +26,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 /// By convention, which `cargo xtask lint` checks, an ignored test is one that needs privileges.
 fn run_ignored(workspace: &Workspace) -> Result<()> {
     if find_program("cargo-nextest").is_some() {
-        let mut nextest = workspace.cargo(&["nextest", "run", "--run-ignored=only", "--test-threads=1"]);
+        // Which of them run side by side is in .config/nextest.toml.
+        let mut nextest = workspace.cargo(&["nextest", "run", "--run-ignored=only", "--test-threads=2"]);
         return stream(nextest.args(HOST_CRATES));
     }
     let mut test = workspace.cargo(&["test", "--all-targets"]);

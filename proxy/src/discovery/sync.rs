@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, interval, sleep_until};
 use tracing::{info, warn};
 
 use super::fetch::{FetchError, Fetcher};
@@ -205,23 +205,20 @@ async fn poll(
     updates: mpsc::Sender<Update>,
 ) {
     let mut known: Option<Arc<Served>> = None;
-    let mut ticks = interval_at(Instant::now(), interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if known.is_none() && upstream.role == Role::Local {
-            tokio::time::sleep(IMPATIENT.min(interval)).await;
-        } else {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = refresh.notified() => {}
-            }
-        }
+        let begun = Instant::now();
         let result = fetcher.fetch(&upstream, known.as_ref()).await;
         if let Ok(served) = &result {
             known = Some(Arc::clone(served));
         }
         if updates.send(Update { address: upstream.address, result }).await.is_err() {
             return;
+        }
+        let is_awaited = known.is_none() && upstream.role == Role::Local;
+        let pause = if is_awaited { IMPATIENT.min(interval) } else { interval };
+        tokio::select! {
+            () = sleep_until(begun + pause) => {}
+            () = refresh.notified() => {}
         }
     }
 }

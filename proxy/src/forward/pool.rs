@@ -62,6 +62,16 @@ struct Group {
 struct Multiplexed {
     sender: Http2Sender,
     streams: Arc<AtomicUsize>,
+    opened: Instant,
+}
+
+/// Which connections will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any that is open.
+    Any,
+    /// One opened since then: those that were open before may all be gone.
+    OpenedSince(Instant),
 }
 
 /// The right to send one request.
@@ -105,9 +115,14 @@ impl Pool {
     ///
     /// # Errors
     /// When a new connection is needed and does not come about.
-    pub async fn acquire(&self, upstream: &Upstream, class: TrustClass) -> Result<Lease, ConnectError> {
+    pub async fn acquire(
+        &self,
+        upstream: &Upstream,
+        class: TrustClass,
+        wanted: Wanted,
+    ) -> Result<Lease, ConnectError> {
         let group = self.group(upstream, class);
-        if let Some(lease) = Group::existing(&group) {
+        if let Some(lease) = Group::existing(&group, wanted) {
             if group.is_nearly_full() {
                 self.open_ahead(&group, upstream, class);
             }
@@ -119,7 +134,7 @@ impl Pool {
         }
         let asked = Instant::now();
         let _dialing = group.dialing.lock().await;
-        if let Some(lease) = Group::existing(&group) {
+        if let Some(lease) = Group::existing(&group, wanted) {
             return Ok(lease);
         }
         if let Some(error) = group.failure_since(asked) {
@@ -174,13 +189,18 @@ impl Pool {
 }
 
 impl Group {
-    fn existing(this: &Arc<Self>) -> Option<Lease> {
+    fn existing(this: &Arc<Self>, wanted: Wanted) -> Option<Lease> {
         let mut connections = lock(&this.http2);
         connections.retain(|connection| !connection.sender.requests.is_closed());
-        if let Some(connection) = connections.iter().find(|connection| connection.places() > 0) {
+        let will_do =
+            |connection: &&Multiplexed| connection.places() > 0 && wanted.includes(connection.opened);
+        if let Some(connection) = connections.iter().find(will_do) {
             return Some(connection.lease(true));
         }
         drop(connections);
+        if wanted != Wanted::Any {
+            return None;
+        }
         let mut idle = lock(&this.http1);
         while let Some(sender) = idle.pop() {
             if sender.is_ready() {
@@ -216,7 +236,7 @@ impl Group {
     fn add(this: &Arc<Self>, connection: Connection) -> Lease {
         match connection {
             Connection::Http2(sender) => {
-                let connection = Multiplexed { sender, streams: Arc::default() };
+                let connection = Multiplexed { sender, streams: Arc::default(), opened: Instant::now() };
                 let lease = connection.lease(false);
                 lock(&this.http2).push(connection);
                 lease
@@ -228,6 +248,15 @@ impl Group {
     fn exclusive(this: &Arc<Self>, sender: http1::SendRequest<RequestBody>, reused: bool) -> Lease {
         let guard = StreamGuard(Hold::Exclusive { group: Arc::clone(this), sender: None });
         Lease { connection: Connection::Http1(sender), reused, guard }
+    }
+}
+
+impl Wanted {
+    fn includes(self, opened: Instant) -> bool {
+        match self {
+            Wanted::Any => true,
+            Wanted::OpenedSince(moment) => opened >= moment,
+        }
     }
 }
 

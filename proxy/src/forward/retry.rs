@@ -34,19 +34,32 @@ pub enum Unanswered {
     Late,
 }
 
+/// How a connection ended on which a request got no answer, without that saying anything of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEnd {
+    /// It had been open and was gone before anything was sent.
+    FoundGone,
+    /// The server said that it did not process the request: a GOAWAY ends one connection, not the server.
+    SentAway,
+    /// It had served before and broke.
+    Broke,
+}
+
 impl Unanswered {
     /// Nothing was sent because no connection came about.
     pub fn not_connected(request: Request<RequestBody>, source: ConnectError) -> Self {
         Unanswered::Unsent { request: Box::new(request), source: Box::new(source), stale: false }
     }
 
-    /// Whether another connection to the same server may do better.
-    pub fn is_stale(&self) -> bool {
+    /// How the connection ended, where another one to the same server may do better.
+    pub fn connection_end(&self) -> Option<ConnectionEnd> {
         match self {
-            Unanswered::Unsent { stale, .. } => *stale,
-            // A GOAWAY ends one connection, not the server.
-            Unanswered::Broken { stale, source } => is_unprocessed(source) || (*stale && !is_reset(source)),
-            Unanswered::Late => false,
+            Unanswered::Unsent { stale, .. } => stale.then_some(ConnectionEnd::FoundGone),
+            Unanswered::Broken { source, .. } if is_unprocessed(source) => Some(ConnectionEnd::SentAway),
+            Unanswered::Broken { stale, source } => {
+                (*stale && !is_reset(source)).then_some(ConnectionEnd::Broke)
+            }
+            Unanswered::Late => None,
         }
     }
 
@@ -57,11 +70,6 @@ impl Unanswered {
             Unanswered::Broken { .. } => TryFailure::Broken,
             Unanswered::Late => TryFailure::Late,
         }
-    }
-
-    /// Whether nothing was sent, because the connection from the pool was found gone.
-    pub fn is_unsent(&self) -> bool {
-        matches!(self, Unanswered::Unsent { .. })
     }
 
     /// Whether it speaks against the server. One that resets a single stream is alive and has answered; a body that the

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::auth::{Authenticator, StaticToken};
 use super::documents::Documents;
@@ -55,8 +56,8 @@ pub(super) struct Shared {
     pub(super) connections: AtomicU64,
     /// /readyz turns red.
     pub(super) stopping: AtomicBool,
-    /// Cancelled and replaced to reset all open connections.
-    pub(super) reset: Mutex<CancellationToken>,
+    /// Replaced when all open connections are reset.
+    pub(super) open: Mutex<OpenConnections>,
     /// No new connections, watches end, others finish.
     pub(super) draining: CancellationToken,
     /// Everything ends at once.
@@ -72,8 +73,24 @@ impl Shared {
         self.authenticator.read().expect("no holder of this lock panics").clone()
     }
 
-    fn reset(&self) -> CancellationToken {
-        self.reset.lock().expect("no holder of this lock panics").clone()
+    fn open(&self) -> OpenConnections {
+        self.open.lock().expect("no holder of this lock panics").clone()
+    }
+}
+
+/// The connections that are open at one moment.
+#[derive(Clone, Default)]
+pub(super) struct OpenConnections {
+    reset: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl OpenConnections {
+    /// Resets them all and waits until that is done.
+    pub(super) async fn reset(self) {
+        self.reset.cancel();
+        self.connections.close();
+        self.connections.wait().await;
     }
 }
 
@@ -142,8 +159,9 @@ async fn serve_until_reset(shared: Arc<Shared>, mut stream: TlsStream<TcpStream>
         // What is done to clients does not make the server itself unready.
         return serve_http(shared, stream).await;
     }
+    let open = shared.open();
+    let _until_closed = open.connections.token();
     let socket = SockRef::from(stream.get_ref().0).try_clone()?;
-    let reset = shared.reset();
     let served = async {
         if shared.faults.turns_away() && stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             shared.faults.has_turned_away(turn_away(&mut stream).await?);
@@ -153,7 +171,7 @@ async fn serve_until_reset(shared: Arc<Shared>, mut stream: TlsStream<TcpStream>
     };
     tokio::select! {
         ended = served => ended,
-        () = reset.cancelled() => Ok(socket.set_linger(Some(Duration::ZERO))?),
+        () = open.reset.cancelled() => Ok(socket.set_linger(Some(Duration::ZERO))?),
     }
 }
 

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use mvproxy_tests::store::{Range, Store};
 use serde_json::Value;
 
+/// The last words of what a load calls a write.
+const WRITES: [&str; 4] = [" POST", " PUT", " PATCH", " DELETE"];
+
 /// What a load has done so far.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -31,7 +34,8 @@ pub struct Failure {
     pub ended: Instant,
     pub what: String,
     pub why: String,
-    /// The proxy said that nobody can know whether the write took place.
+    pub is_write: bool,
+    /// The proxy said, with a 502 and a Status, that nobody can know whether the write took place.
     pub in_doubt: bool,
 }
 
@@ -49,9 +53,11 @@ impl Ledger {
         state.requests += 1;
         state.slowest = state.slowest.max(begun.elapsed());
         if let Err(why) = outcome {
-            let in_doubt = why.contains("the request may have had an effect");
-            let ended = Instant::now();
-            state.failures.push(Failure { begun, ended, what: what.to_owned(), why: why.clone(), in_doubt });
+            let is_write = WRITES.iter().any(|method| what.ends_with(method));
+            let is_status = why.starts_with("502 ") && why.contains(r#"{"kind":"Status","apiVersion":"v1""#);
+            let in_doubt = is_status && why.contains("the request may have had an effect");
+            let (ended, what, why) = (Instant::now(), what.to_owned(), why.clone());
+            state.failures.push(Failure { begun, ended, what, why, is_write, in_doubt });
         }
     }
 

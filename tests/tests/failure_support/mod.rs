@@ -16,9 +16,11 @@ pub use certificates::BadCertificates;
 use http::Request;
 use mvproxy_tests::client::Answer;
 use mvproxy_tests::pki::Pki;
+use mvproxy_tests::standin::Fault;
 use mvproxy_tests::store::{Range, Store};
 pub use outcome::{Outcome, Row, Seen, assert_own_failure, assert_unavailable};
 pub use place::{Place, World, in_namespaces, on_loopback};
+use serde_json::json;
 pub use server::Server;
 
 use super::support::{
@@ -110,6 +112,23 @@ impl Rig {
         row
     }
 
+    /// The same for an object of so many bytes.
+    pub fn large_row(&self, api: &Api, bytes: usize) -> Row {
+        let mut row = self.row("POST", api);
+        let mut object = api.object(&row.name);
+        object["metadata"]["annotations"] = json!({"padding": "x".repeat(bytes)});
+        row.body = object.to_string();
+        row
+    }
+
+    /// The next request for what only peers serve suffers `fault` at each of them, and nothing else fails.
+    pub fn each_peer_suffers(&self, fault: &Fault) {
+        for peer in &self.peers {
+            peer.clear_faults();
+            peer.inject(fault.clone(), &only_new_serves().path(), 1);
+        }
+    }
+
     /// The same for any path, without a body.
     pub fn row_at(&self, method: &str, path: &str) -> Row {
         let number = self.rows.fetch_add(1, Ordering::Relaxed);
@@ -151,6 +170,15 @@ impl Rig {
     pub async fn has_seen(&self, row: &Row) {
         eventually("it has arrived", async || {
             ensure(self.seen(row).await.total() > 0, || "not yet".to_owned())
+        })
+        .await;
+    }
+
+    /// Waits until a request has taken effect, if it has one.
+    pub async fn has_stored(&self, row: &Row) {
+        eventually("it is stored", async || {
+            let stored = self.created(&row.name).await;
+            ensure(row.method != "POST" || stored > 0, || "not yet".to_owned())
         })
         .await;
     }

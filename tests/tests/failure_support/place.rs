@@ -113,4 +113,18 @@ impl Place {
         }
         self.hanging.lock().unwrap().take();
     }
+
+    /// The same, but without a cable that could be noticed to be out: everything that is sent from here is lost too.
+    pub fn isolate(&self) {
+        self.on_a_network().set_joined(false).unwrap();
+    }
+
+    /// Undoes [`Place::isolate`].
+    pub fn rejoin(&self) {
+        self.on_a_network().set_joined(true).unwrap();
+    }
+
+    fn on_a_network(&self) -> &Host {
+        self.host.as_ref().expect("loopback cannot be left")
+    }
 }

@@ -32,6 +32,8 @@ impl Server {
     /// Starts one that serves the recorded `documents`.
     pub async fn start(place: Place, pki: &Pki, store: &Store, name: &str, documents: &str) -> Self {
         let mut options = StandinOptions::from_pki(pki, name, documents, store).unwrap();
+        // As in kube-apiserver; the default is there for what only a stand-in can show.
+        options.close_unauthenticated_http1 = false;
         // On loopback the kernel chooses a port the first time.
         let port = if place.bind().is_unspecified() { 6443 } else { 0 };
         options.bind = SocketAddr::new(place.bind(), port);
@@ -125,8 +127,18 @@ impl Server {
     }
 
     /// Resets all open connections; new ones are served.
-    pub fn reset_connections(&self) {
-        self.with(Standin::reset_connections);
+    pub async fn reset_connections(&self) {
+        self.with(Standin::reset_connections).await;
+    }
+
+    /// Restarts it while it is isolated, so that nobody hears of it.
+    pub async fn restart_unheard(&self) {
+        self.place.isolate();
+        // Resets are not sent again, as the end of a connection would be.
+        self.reset_connections().await;
+        drop(self.take());
+        self.start_again().await;
+        self.place.rejoin();
     }
 
     /// Waits until the kernel refuses connections, because nobody listens.

@@ -54,10 +54,7 @@ pub async fn a_peers_429_and_500_are_relayed_as_they_are_and_not_tried_elsewhere
     ] {
         for http in BOTH {
             for method in ["GET", "POST", "DELETE"] {
-                for peer in &rig.peers {
-                    peer.clear_faults();
-                    peer.inject(fault.clone(), &api.path(), 1);
-                }
+                rig.each_peer_suffers(&fault);
                 let outcome = rig.ask(&mut rig.session(http).await, method, &api).await;
                 outcome.is_relayed(code, reason, retry_after).is_from_a_peer().took_less_than(AT_ONCE);
             }

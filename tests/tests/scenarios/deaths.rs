@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt as _;
 use mvproxy_tests::standin::Fault;
 
-use crate::failure_support::{AT_ONCE, Rig, SOON, World, assert_unavailable};
-use crate::support::{BOTH, ensure, eventually, only_new_serves, promptly};
+use crate::failure_support::{AT_ONCE, Rig, SOON, Server, World, assert_unavailable};
+use crate::support::{BOTH, Caller, ensure, eventually, only_new_serves, promptly};
 
 pub async fn an_answer_that_breaks_off_is_cut_for_the_client_as_well_and_not_asked_for_again(world: World) {
     let rig = Rig::start(&world, 2).await;
@@ -53,7 +53,7 @@ pub async fn a_read_without_an_answer_is_sent_again_and_a_write_is_not(world: Wo
             let mut session = rig.session(http).await;
             let (outcome, ()) = tokio::join!(rig.send(&mut session, row.clone()), async {
                 rig.has_seen(&row).await;
-                rig.peers[0].reset_connections();
+                rig.peers[0].reset_connections().await;
             });
             outcome.took_less_than(AT_ONCE);
             if method == "GET" {
@@ -77,10 +77,7 @@ pub async fn a_read_whose_peer_dies_goes_to_another_and_a_write_does_not(world: 
         for method in ["GET", "POST"] {
             rig.knows_all().await;
             let row = rig.row(method, &api);
-            for peer in &rig.peers {
-                peer.clear_faults();
-                peer.inject(Fault::Delay(SOON), &api.path(), 1);
-            }
+            rig.each_peer_suffers(&Fault::Delay(SOON));
             let mut session = rig.session(http).await;
             let (outcome, dead) = tokio::join!(rig.send(&mut session, row.clone()), async {
                 rig.has_seen(&row).await;
@@ -98,6 +95,48 @@ pub async fn a_read_whose_peer_dies_goes_to_another_and_a_write_does_not(world: 
                 assert_eq!((outcome.seen.total(), outcome.seen.stored), (1, 0), "{outcome}");
             }
             rig.peers[dead].start_again().await;
+        }
+    }
+}
+
+/// A connection that has worked may have broken for any reason. One that was made for the request broke because of the
+/// server, which is then left alone for the second after which the client may try again.
+pub async fn a_read_that_breaks_off_on_a_new_connection_is_not_sent_there_again(world: World) {
+    let api = only_new_serves();
+    for peers in [1, 2] {
+        let rig = Rig::start(&world, peers).await;
+        // Nobody has used a token yet, and connections are kept apart by that.
+        let bob = Caller::bob(&rig.pki);
+        for http in BOTH {
+            for method in ["GET", "POST"] {
+                rig.each_peer_suffers(&Fault::Delay(SOON));
+                let row = rig.row(method, &api);
+                let mut session = bob.connect(rig.proxy.address, http).await;
+                let (outcome, ()) = tokio::join!(rig.send(&mut session, row.clone()), async {
+                    rig.has_seen(&row).await;
+                    let seen_by = rig.only_peer_that_saw(&row);
+                    rig.peers.iter().for_each(Server::clear_faults);
+                    rig.peers[seen_by].reset_connections().await;
+                });
+                outcome.took_less_than(AT_ONCE);
+                match (method, peers) {
+                    ("GET", 1) => {
+                        assert_unavailable(&outcome.answer, &outcome.to_string());
+                        assert_eq!(outcome.seen.peers, [1], "{outcome}");
+                    }
+                    ("GET", _) => {
+                        assert_eq!(outcome.answer.status, 200, "{outcome}");
+                        assert_eq!(outcome.seen.peers, [1, 1], "{outcome}");
+                    }
+                    _ => {
+                        outcome.is_in_doubt();
+                        assert_eq!(outcome.seen.total(), 1, "{outcome}");
+                    }
+                }
+                for peer in &rig.peers {
+                    peer.reset_connections().await;
+                }
+            }
         }
     }
 }

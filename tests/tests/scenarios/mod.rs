@@ -1,5 +1,6 @@
 //! Every rung of the routing ladder and every way in which an API server can fail: what the client gets, how soon, and how
 //! often a write took place. Each scenario takes place on loopback and in network namespaces.
+#![allow(dead_code, reason = "some need network namespaces")]
 #![allow(unreachable_pub, reason = "a module of a test binary is reached from that binary only")]
 
 pub mod answers;
@@ -8,6 +9,7 @@ pub mod local;
 pub mod rungs;
 pub mod silence;
 pub mod streams;
+pub mod unheard;
 
 /// Hands the name of each scenario to a macro that makes a test of it.
 macro_rules! for_every_scenario {
@@ -31,6 +33,7 @@ macro_rules! for_every_scenario {
             deaths::an_answer_that_breaks_off_is_cut_for_the_client_as_well_and_not_asked_for_again,
             deaths::a_read_without_an_answer_is_sent_again_and_a_write_is_not,
             deaths::a_read_whose_peer_dies_goes_to_another_and_a_write_does_not,
+            deaths::a_read_that_breaks_off_on_a_new_connection_is_not_sent_there_again,
             deaths::a_read_that_nobody_answers_is_a_503_and_a_write_a_502,
             deaths::a_write_that_a_goaway_says_was_not_processed_is_sent_again_with_its_body,
 
