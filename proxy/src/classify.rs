@@ -10,7 +10,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 mod field_selector;
-mod query;
+pub(crate) mod query;
 
 /// What a request asks for, in Kubernetes terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,17 +10,24 @@ use crate::upstream::Upstream;
 
 pub mod accept;
 pub mod answer;
+pub mod bounds;
 mod difference;
 pub mod document;
 pub mod fetch;
 mod index;
+mod json;
 pub mod merge;
+pub mod page;
+mod protobuf;
 pub mod sync;
+mod unaggregated;
+pub mod view;
 
 pub use difference::{Difference, MissingVerb};
 
 use document::GroupList;
 use index::Index;
+use view::View;
 
 /// Which of the two aggregated discovery documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,19 +128,7 @@ pub struct Snapshot {
     /// Servers that never said what they serve.
     unknown: ServerSet,
     index: Index,
-    core: Option<Merged>,
-    groups: Option<Merged>,
-}
-
-/// A merged document, ready to be served.
-#[derive(Clone, Debug)]
-pub struct Merged {
-    /// Aggregated v2 JSON.
-    pub json: bytes::Bytes,
-    /// Its tag, computed as kube-apiserver computes it: equal content has an equal tag on every node.
-    pub etag: HeaderValue,
-    /// The local server's own tag of this document: asking with it costs the local server a 304.
-    pub local_etag: Option<HeaderValue>,
+    view: View,
 }
 
 /// What one API server serves.
@@ -192,8 +187,7 @@ impl Snapshot {
             versions: servers.iter().map(|(_, served)| Some(served.as_ref()?.version.clone())).collect(),
             unknown,
             index,
-            core: merge::merged(servers, Document::Core),
-            groups: merge::merged(servers, Document::Groups),
+            view: View::of(servers),
         }
     }
 
@@ -262,12 +256,9 @@ impl Snapshot {
         &self.upstreams
     }
 
-    /// The merged document, where it says more than the local one.
-    pub fn merged(&self, document: Document) -> Option<&Merged> {
-        match document {
-            Document::Core => self.core.as_ref(),
-            Document::Groups => self.groups.as_ref(),
-        }
+    /// The merged discovery documents.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// Whether some peer serves what the local server does not.

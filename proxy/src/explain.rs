@@ -112,7 +112,7 @@ impl Explainer {
         let marks = Marks {
             already_proxied: false,
             about_this_server: is_about_this_server(&decoded),
-            discovery: accept::merged_document(method, path, &kubectl_headers()),
+            discovery: accept::asked(method, &decoded, query, &headers),
         };
         let decision = route(info.as_ref().ok(), marks, &snapshot);
         let (outcome, servers) = self.outcome(decision, &snapshot);
@@ -126,7 +126,7 @@ impl Explainer {
         }
     }
 
-    fn outcome(&self, decision: Route, snapshot: &Snapshot) -> (&'static str, Vec<Upstream>) {
+    fn outcome(&self, decision: Route<'_>, snapshot: &Snapshot) -> (&'static str, Vec<Upstream>) {
         let chooser = Chooser { snapshot, vitals: &self.vitals, turn: 0 };
         let allowed = |stand_ins| if self.local_failover { stand_ins } else { ServerSet::default() };
         let local_or = |stand_ins| match snapshot.upstream(0) {
@@ -157,7 +157,7 @@ fn role_name(role: Role) -> &'static str {
 }
 
 fn reason(
-    decision: Route,
+    decision: Route<'_>,
     info: Result<&RequestInfo<'_>, &ClassifyError>,
     snapshot: &Snapshot,
     local_failover: bool,

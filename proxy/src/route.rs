@@ -5,11 +5,12 @@
 //! serve is only then a 404 when every server is accounted for.
 
 use crate::classify::RequestInfo;
-use crate::discovery::{Document, ServerSet, Snapshot};
+use crate::discovery::accept::Asked;
+use crate::discovery::{ServerSet, Snapshot};
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum Route<'a> {
     /// The local API server, or while that cannot be reached one of `stand_ins`.
     Local {
         /// Why.
@@ -19,11 +20,11 @@ pub enum Route {
     },
     /// One of the peers in the set; never empty, never holds the local server.
     Peers(ServerSet),
-    /// The merged document answers it, once the local API server, or while that cannot be reached one of `stand_ins`,
-    /// has authorised it.
+    /// A merged document answers it, once the local API server, or while that cannot be reached one of `stand_ins`, has
+    /// authorised it.
     Discovery {
-        /// Which.
-        document: Document,
+        /// Which; the snapshot has it.
+        asked: Asked<'a>,
         /// Peers that may authorise it instead.
         stand_ins: ServerSet,
     },
@@ -50,17 +51,17 @@ pub enum LocalReason {
 
 /// The facts about a request, beyond its [`RequestInfo`], that routing looks at.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Marks {
+pub struct Marks<'a> {
     /// An `x-kubernetes-peer-proxied` header is present, whatever its value.
     pub already_proxied: bool,
-    /// The merged discovery document this request would be answered with.
-    pub discovery: Option<Document>,
+    /// The discovery document of the whole cluster that the request asks for.
+    pub discovery: Option<Asked<'a>>,
     /// The request asks about this very server: health, metrics, profiles, logs.
     pub about_this_server: bool,
 }
 
 /// Decides.
-pub fn route(info: Option<&RequestInfo<'_>>, marks: Marks, snapshot: &Snapshot) -> Route {
+pub fn route<'a>(info: Option<&RequestInfo<'_>>, marks: Marks<'a>, snapshot: &Snapshot) -> Route<'a> {
     if !snapshot.enabled() {
         return only_local(LocalReason::Disabled);
     }
@@ -73,15 +74,22 @@ pub fn route(info: Option<&RequestInfo<'_>>, marks: Marks, snapshot: &Snapshot) 
     }
 }
 
-fn route_non_resource(marks: Marks, snapshot: &Snapshot) -> Route {
+fn route_non_resource<'a>(marks: Marks<'a>, snapshot: &Snapshot) -> Route<'a> {
     let stand_ins = if marks.about_this_server { ServerSet::default() } else { snapshot.all_peers() };
+    let view = snapshot.view();
     match marks.discovery {
-        Some(document) if snapshot.merged(document).is_some() => Route::Discovery { document, stand_ins },
+        Some(asked) if view.find(asked.name).is_some() => Route::Discovery { asked, stand_ins },
+        // A 404 would say that nobody has it.
+        Some(asked)
+            if !view.is_listed(asked.name) && snapshot.local_is_known() && !snapshot.unknown().is_empty() =>
+        {
+            Route::Unavailable(snapshot.unknown())
+        }
         _ => Route::Local { reason: LocalReason::NonResource, stand_ins },
     }
 }
 
-fn route_resource(info: &RequestInfo<'_>, snapshot: &Snapshot) -> Route {
+fn route_resource(info: &RequestInfo<'_>, snapshot: &Snapshot) -> Route<'static> {
     let servers = snapshot.servers_of(info);
     if !snapshot.local_is_known() {
         return Route::Local { reason: LocalReason::NotSynced, stand_ins: servers.peers() };
@@ -108,7 +116,7 @@ fn route_resource(info: &RequestInfo<'_>, snapshot: &Snapshot) -> Route {
     Route::Peers(holders)
 }
 
-fn only_local(reason: LocalReason) -> Route {
+fn only_local(reason: LocalReason) -> Route<'static> {
     Route::Local { reason, stand_ins: ServerSet::default() }
 }
 

@@ -23,7 +23,7 @@ use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
 use crate::causes::chain;
 use crate::classify::{self, RequestInfo, classify};
-use crate::discovery::{self, Snapshot};
+use crate::discovery::{Snapshot, accept};
 use crate::error::RequestError;
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
@@ -41,6 +41,7 @@ use crate::vitals::Vitals;
 
 mod activity;
 mod deliver;
+mod discover;
 mod life;
 mod watch;
 
@@ -56,7 +57,7 @@ pub struct Shared {
     pub tls: Arc<ArcSwap<TlsContext>>,
     /// Header names of the request-header authenticator.
     pub names: IdentityHeaders,
-    /// What every server serves; written by [`discovery::sync::Syncer`] only.
+    /// What every server serves; written by [`crate::discovery::sync::Syncer`] only.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Counters that have no place in a kernel map.
     pub metrics: Arc<Metrics>,
@@ -267,7 +268,7 @@ async fn answer(
     let marks = Marks {
         already_proxied: request.headers().contains_key(PEER_PROXIED),
         about_this_server: is_about_this_server(decoded_path),
-        discovery: discovery::accept::merged_document(request.method(), target.path(), request.headers()),
+        discovery: accept::asked(request.method(), decoded_path, target.query(), request.headers()),
     };
     let decision = route(info, marks, &snapshot);
     if marks.already_proxied {

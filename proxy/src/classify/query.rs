@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 /// The first value of `key`, empty where the key stands alone; borrowed when there is nothing to decode.
 ///
 /// Pairs that hold a semicolon or a broken escape do not count.
-pub(super) fn first<'q>(query: &'q str, key: &str) -> Option<Cow<'q, str>> {
+pub(crate) fn first<'q>(query: &'q str, key: &str) -> Option<Cow<'q, str>> {
     query.split('&').filter(|pair| !pair.contains(';')).find_map(|pair| {
         let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
         if unescape(found)? == key { unescape(value) } else { None }

@@ -1,76 +1,165 @@
-//! Reads Accept headers as kube-apiserver's discovery endpoints do.
+//! Reads which discovery document a request asks for, and in which form, as kube-apiserver does.
 
-use http::header::ACCEPT;
+use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderMap, Method};
 
+use self::clause::{Clause, clauses};
 use super::Document;
+use super::document::{ApiVersion, KIND};
+use super::page::{Encoding, Form};
+use super::view::Name;
+use crate::classify::query;
 
-/// The merged document a request is to be answered with, if it is one for aggregated v2 discovery in JSON.
+mod clause;
+
+/// A request for a discovery document of the whole cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// Which.
+    pub name: Name<'a>,
+    /// How; `None` when the client accepts none of the forms there are.
+    pub form: Option<Form>,
+    /// Whether the path has a tag, also where the client asks for an unaggregated document.
+    pub root: Option<Document>,
+}
+
+/// The discovery document that a GET of a decoded path asks for.
 ///
-/// Any clause that names v2 aggregated discovery wins over plain ones, whatever its weight; among several the heaviest,
-/// then the first. `profile=nopeer`, exactly so, asks for the local server's own view.
-/// Source: k8s.io/apiserver `endpoints/discovery/aggregated/negotiation.go`.
-pub fn merged_document(method: &Method, path: &str, headers: &HeaderMap) -> Option<Document> {
+/// None for what the local server answers by itself: other paths and methods, `profile=nopeer`, `/api` unaggregated
+/// (which lists the server's own address and, since there are API servers, `v1`), and a root in a form that does not exist.
+pub fn asked<'a>(
+    method: &Method,
+    path: &'a str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Option<Asked<'a>> {
     if *method != Method::GET {
         return None;
     }
-    let document = Document::ALL.into_iter().find(|document| document.path() == path)?;
-    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let mut best: Option<Clause<'_>> = None;
-    for clause in
-        accept.iter().flat_map(|value| value.split(',')).map(Clause::parse).filter(Clause::is_aggregated_v2)
-    {
-        if best.as_ref().is_none_or(|best| clause.weight > best.weight) {
-            best = Some(clause);
-        }
-    }
-    best.filter(|clause| clause.is_json() && clause.profile != Some("nopeer")).map(|_| document)
-}
-
-#[derive(Debug)]
-struct Clause<'a> {
-    media_type: &'a str,
-    group: Option<&'a str>,
-    version: Option<&'a str>,
-    kind: Option<&'a str>,
-    profile: Option<&'a str>,
-    /// Thousandths.
-    weight: u16,
-}
-
-impl<'a> Clause<'a> {
-    fn parse(text: &'a str) -> Self {
-        let mut parts = text.split(';').map(str::trim);
-        let media_type = parts.next().unwrap_or_default();
-        let mut clause =
-            Self { media_type, group: None, version: None, kind: None, profile: None, weight: 1000 };
-        for (key, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
-            match key.trim() {
-                "g" => clause.group = Some(value.trim()),
-                "v" => clause.version = Some(value.trim()),
-                "as" => clause.kind = Some(value.trim()),
-                "profile" => clause.profile = Some(value.trim()),
-                "q" => clause.weight = weight(value.trim()),
-                _ => {}
+    let path = Path::parse(path)?;
+    // As Go reads it: of several headers the first one.
+    let accept = headers.get(ACCEPT).map_or(Some(""), |value| value.to_str().ok())?;
+    let clauses = clauses(accept);
+    let pretty = || is_pretty(query, headers);
+    match path {
+        Path::Root(document) => {
+            if document == Document::Core && !clause::router_produces(accept) {
+                return None;
             }
+            if let Some(chosen) = negotiate(&clauses, &aggregated_version) {
+                let form = chosen.form(pretty);
+                return chosen.if_of_the_cluster(Name::Aggregated(document), Some(form), Some(document));
+            }
+            let chosen = plain(accept, &clauses).filter(|_| document == Document::Groups)?;
+            chosen.if_of_the_cluster(Name::GroupList, Some(chosen.form(pretty)), Some(document))
         }
-        clause
-    }
-
-    fn is_aggregated_v2(&self) -> bool {
-        self.group == Some("apidiscovery.k8s.io")
-            && self.version == Some("v2")
-            && self.kind == Some("APIGroupDiscoveryList")
-    }
-
-    fn is_json(&self) -> bool {
-        matches!(self.media_type, "application/json" | "application/*" | "*/*")
+        Path::GroupList => {
+            let chosen = plain(accept, &clauses)?;
+            chosen.if_of_the_cluster(Name::GroupList, Some(chosen.form(pretty)), None)
+        }
+        Path::Below(name) => match plain(accept, &clauses) {
+            Some(chosen) => chosen.if_of_the_cluster(name, Some(chosen.form(pretty)), None),
+            None => Some(Asked { name, form: None, root: None }),
+        },
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=1000 before")]
-fn weight(text: &str) -> u16 {
-    text.parse::<f32>().map_or(1000, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u16)
+enum Path<'a> {
+    /// `/api` or `/apis`: aggregated where that is asked for.
+    Root(Document),
+    /// `/apis/`, which is never aggregated.
+    GroupList,
+    Below(Name<'a>),
+}
+
+impl<'a> Path<'a> {
+    fn parse(path: &'a str) -> Option<Self> {
+        if let Some(document) = Document::ALL.into_iter().find(|document| document.path() == path) {
+            return Some(Path::Root(document));
+        }
+        if path == "/apis/" {
+            return Some(Path::GroupList);
+        }
+        let mut segments = path.strip_suffix('/').unwrap_or(path).strip_prefix('/')?.split('/');
+        let name = match (segments.next()?, segments.next()?, segments.next()) {
+            ("api", version, None) => Name::Resources { group: "", version },
+            ("apis", group, None) => Name::Group(group),
+            ("apis", group, Some(version)) if !group.is_empty() => Name::Resources { group, version },
+            _ => return None,
+        };
+        let is_named = !matches!(name, Name::Group("") | Name::Resources { version: "", .. });
+        (is_named && segments.next().is_none()).then_some(Path::Below(name))
+    }
+}
+
+/// A clause that can be answered.
+#[derive(Clone, Copy)]
+struct Chosen {
+    encoding: Encoding,
+    version: ApiVersion,
+    is_pretty: bool,
+    is_local: bool,
+}
+
+impl Chosen {
+    fn form(self, pretty: impl FnOnce() -> bool) -> Form {
+        let encoding = match self.encoding {
+            Encoding::Json if self.is_pretty || pretty() => Encoding::PrettyJson,
+            encoding => encoding,
+        };
+        Form { encoding, version: self.version }
+    }
+
+    fn if_of_the_cluster(
+        self,
+        name: Name<'_>,
+        form: Option<Form>,
+        root: Option<Document>,
+    ) -> Option<Asked<'_>> {
+        (!self.is_local).then_some(Asked { name, form, root })
+    }
+}
+
+/// The first clause that names something there is; `kind` says which conversions there are.
+///
+/// Source: k8s.io/apiserver `endpoints/handlers/negotiation/negotiate.go`.
+fn negotiate(clauses: &[Clause<'_>], kind: &dyn Fn(&Clause<'_>) -> Option<ApiVersion>) -> Option<Chosen> {
+    clauses.iter().find_map(|clause| {
+        let version = kind(clause)?;
+        let encoding = OFFERED.into_iter().find(|offered| clause.admits(*offered))?;
+        let is_local = clause.profile == Some("nopeer");
+        Some(Chosen { encoding, version, is_pretty: clause.is_pretty, is_local })
+    })
+}
+
+/// In the order in which a range chooses among them.
+const OFFERED: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+
+/// The unaggregated document; without an Accept header JSON.
+fn plain(accept: &str, clauses: &[Clause<'_>]) -> Option<Chosen> {
+    if accept.is_empty() {
+        let Form { encoding, version } = Form::USUAL;
+        return Some(Chosen { encoding, version, is_pretty: false, is_local: false });
+    }
+    negotiate(clauses, &|clause| (clause.kind == [None; 3]).then_some(ApiVersion::V2))
+}
+
+fn aggregated_version(clause: &Clause<'_>) -> Option<ApiVersion> {
+    match clause.kind {
+        [Some("apidiscovery.k8s.io"), Some("v2"), Some(KIND)] => Some(ApiVersion::V2),
+        [Some("apidiscovery.k8s.io"), Some("v2beta1"), Some(KIND)] => Some(ApiVersion::V2beta1),
+        _ => None,
+    }
+}
+
+/// Whether JSON is indented: for people, as far as they can be told from programs.
+fn is_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
+    let wanted = query.and_then(|query| query::first(query, "pretty")).filter(|value| !value.is_empty());
+    if let Some(wanted) = wanted {
+        return ["1", "t", "T", "true", "TRUE", "True"].contains(&&*wanted);
+    }
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|program| agent.starts_with(program))
 }
 
 #[cfg(test)]

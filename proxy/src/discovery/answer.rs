@@ -1,73 +1,112 @@
-//! Answers a discovery request with the merged document, once the local API server has authorised it.
+//! Answers a discovery request with a merged document, once the local API server has authorised it.
 //!
-//! Authentication, authorisation and audit stay the API server's: the request is sent to it with the tag of the document
-//! it is known to have, so that a client that may read discovery costs it a 304 and any other gets the server's refusal.
+//! Authentication, authorisation and audit stay the API server's: the request is sent to it, on the path that the client
+//! asked for, and only an answer that comes after authorisation is replaced. For `/api` and `/apis` it is asked with the
+//! tag it is known to have, which costs it a 304. For an unaggregated document that it does not serve its answer is 404:
+//! kube-apiserver authorises before it looks whether there is anything.
+
+use std::sync::Arc;
 
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, TRANSFER_ENCODING, VARY,
+    IF_NONE_MATCH, TRANSFER_ENCODING, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use super::Merged;
-use super::document::CONTENT_TYPE as AGGREGATED;
+use super::accept::Asked;
 use super::fetch::ACCEPT_OWN;
+use super::page::{Body, Form, Page};
+use super::view::View;
 use crate::forward::{Outbound, ResponseBody};
+use crate::status::{Encoding, Failure};
 
-/// The client's own If-None-Match, taken out of the request to the local server.
+/// What the client said about the answer, taken out of the request to the local server.
 #[derive(Debug)]
-pub struct Condition(Option<HeaderValue>);
+pub struct Wish {
+    /// The document it has.
+    condition: Option<HeaderValue>,
+    takes_gzip: bool,
+}
 
-/// Turns a client's discovery request into one that asks the local server for its own view.
-pub fn ask_local(outbound: &mut Outbound, merged: &Merged) -> Condition {
+/// Turns a client's discovery request into one that asks the local server for its leave.
+pub fn ask_local(outbound: &mut Outbound, asked: Asked<'_>, view: &View) -> Wish {
     let headers = outbound.headers_mut();
-    let condition = Condition(headers.remove(IF_NONE_MATCH));
-    headers.insert(ACCEPT, HeaderValue::from_static(ACCEPT_OWN));
-    headers.remove(ACCEPT_ENCODING);
-    if let Some(etag) = &merged.local_etag {
+    let takes_gzip = headers.remove(ACCEPT_ENCODING).is_some_and(|value| names_gzip(&value));
+    let wish = Wish { condition: headers.remove(IF_NONE_MATCH), takes_gzip };
+    let accept = if asked.root.is_some() { ACCEPT_OWN } else { "application/json" };
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    if let Some(etag) = asked.root.and_then(|document| view.local_etag(document)) {
         headers.insert(IF_NONE_MATCH, etag.clone());
     }
-    condition
+    wish
 }
 
-/// Whether the local server has another document than the one that was merged.
-pub fn is_news(local: &Response<ResponseBody>, merged: &Merged) -> bool {
-    local.status() == StatusCode::OK
-        && is_aggregated(local.headers())
-        && local.headers().get(ETAG) != merged.local_etag.as_ref()
-}
-
-/// Puts the merged document into the local server's answer; a refusal or failure is passed on as it is.
-pub fn from_local(
-    local: Response<ResponseBody>,
-    merged: &Merged,
-    condition: &Condition,
-) -> Response<ResponseBody> {
-    let authorised = match local.status() {
-        StatusCode::NOT_MODIFIED => true,
-        StatusCode::OK => is_aggregated(local.headers()),
-        _ => false,
-    };
-    if !authorised {
-        return local;
+/// Whether the local server's answer came after authorisation.
+pub fn is_authorised(local: &Response<ResponseBody>, asked: Asked<'_>) -> bool {
+    match (asked.root, local.status()) {
+        (Some(_), StatusCode::OK) => is_aggregated(local.headers()),
+        (Some(_), status) => status == StatusCode::NOT_MODIFIED,
+        (None, status) => matches!(status, StatusCode::OK | StatusCode::NOT_FOUND),
     }
+}
+
+/// The tag of the local server's document, if that is another than the one that was merged.
+pub fn news(local: &Response<ResponseBody>, asked: Asked<'_>, view: &View) -> Option<Option<HeaderValue>> {
+    let document = asked.root?;
+    let etag = local.headers().get(ETAG);
+    let is_new = local.status() == StatusCode::OK && etag != view.local_etag(document);
+    is_new.then(|| etag.cloned())
+}
+
+/// Puts a merged document into the local server's answer.
+pub fn in_place_of(
+    local: Response<ResponseBody>,
+    page: &Arc<Page>,
+    form: Form,
+    body: Body,
+    wish: &Wish,
+) -> Response<ResponseBody> {
     let (mut parts, _) = local.into_parts();
     let headers = &mut parts.headers;
-    for name in [CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
+    for name in [CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS, ETAG, VARY] {
         headers.remove(name);
     }
-    headers.insert(ETAG, merged.etag.clone());
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
-    // kube-apiserver compares the one quoted tag byte for byte; lists and `*` draw the document.
-    if condition.0.as_ref() == Some(&merged.etag) {
-        headers.remove(CONTENT_TYPE);
-        parts.status = StatusCode::NOT_MODIFIED;
-        return Response::from_parts(parts, ResponseBody::empty());
-    }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.media_type(form)));
     parts.status = StatusCode::OK;
-    Response::from_parts(parts, ResponseBody::full(merged.json.clone()))
+    if let Some(etag) = page.etag() {
+        headers.insert(ETAG, etag.clone());
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+        // kube-apiserver compares the one quoted tag byte for byte; lists and `*` draw the document.
+        if wish.condition.as_ref() == Some(etag) {
+            headers.remove(CONTENT_TYPE);
+            parts.status = StatusCode::NOT_MODIFIED;
+            return Response::from_parts(parts, ResponseBody::empty());
+        }
+    } else {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
+    let bytes = match body.gzip.filter(|_| wish.takes_gzip) {
+        Some(gzip) => {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+            gzip
+        }
+        None => body.plain,
+    };
+    Response::from_parts(parts, ResponseBody::full(bytes))
+}
+
+/// What a client gets that accepts no form of the document, in kube-apiserver's words.
+pub fn not_acceptable() -> Response<ResponseBody> {
+    let failure = Failure {
+        code: StatusCode::NOT_ACCEPTABLE,
+        reason: "NotAcceptable",
+        message: "only the following media types are accepted: application/json, application/yaml, \
+application/vnd.kubernetes.protobuf",
+        retry_after: None,
+    };
+    failure.into_response(Encoding::Json).map(ResponseBody::own)
 }
 
 fn is_aggregated(headers: &HeaderMap) -> bool {
@@ -75,4 +114,9 @@ fn is_aggregated(headers: &HeaderMap) -> bool {
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.contains("as=APIGroupDiscoveryList"))
+}
+
+/// As kube-apiserver reads it: weights are not looked at.
+fn names_gzip(value: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim() == "gzip"))
 }

@@ -8,21 +8,15 @@ use aws_lc_rs::digest;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-/// Media type of the document, written as kube-apiserver writes it.
-pub const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+use super::bounds::{self, Excess};
+use super::json;
 
 /// `APIGroupDiscoveryList` without kind and apiVersion.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupList {
-    #[serde(default)]
-    metadata: ListMeta,
     /// Groups, most important first.
-    #[serde(default)]
     pub items: Vec<Group>,
 }
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct ListMeta {}
 
 /// `APIGroupDiscovery`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,73 +111,103 @@ pub struct GroupVersionKind {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Incoming {
     kind: String,
-    #[serde(flatten)]
-    list: GroupList,
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    items: Option<Vec<Group>>,
+}
+
+/// A document with its kind and apiVersion.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Outgoing<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: ListMeta,
+    items: &'a [Group],
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Outgoing<'a> {
-    kind: &'static str,
-    api_version: &'static str,
-    #[serde(flatten)]
-    list: &'a GroupList,
+struct ListMeta {}
+
+/// The kind of the document.
+pub(super) const KIND: &str = "APIGroupDiscoveryList";
+
+/// Version of the document; all have the same shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiVersion {
+    /// Since 1.30.
+    V2,
+    /// 1.26 to 1.34.
+    V2beta1,
+}
+
+impl ApiVersion {
+    /// As objects carry it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ApiVersion::V2 => "apidiscovery.k8s.io/v2",
+            ApiVersion::V2beta1 => "apidiscovery.k8s.io/v2beta1",
+        }
+    }
 }
 
 /// Why a discovery answer is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
+    /// More than any API server says.
+    #[error("beyond the bounds of a discovery document")]
+    Excessive(#[from] Excess),
     /// Not JSON of the right shape.
     #[error("not an aggregated discovery document")]
     Malformed(#[from] serde_json::Error),
     /// Another kind, such as the unaggregated `APIGroupList` of servers before 1.26.
-    #[error("kind is {kind:?}, not APIGroupDiscoveryList")]
+    #[error("kind is {kind:?} of {api_version:?}, not an APIGroupDiscoveryList")]
     Kind {
         /// Kind.
         kind: String,
+        /// Group and version.
+        api_version: String,
     },
 }
 
 impl GroupList {
     /// A list of these groups.
     pub fn of(items: Vec<Group>) -> Self {
-        Self { metadata: ListMeta {}, items }
+        Self { items }
     }
 
     /// Decodes an answer; v2 and v2beta1 have the same shape.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When it is something else, or goes beyond the bounds of [`bounds`].
     pub fn decode(json: &[u8]) -> Result<Self, DocumentError> {
-        let incoming: Incoming = serde_json::from_slice(json)?;
-        if incoming.kind != "APIGroupDiscoveryList" {
-            return Err(DocumentError::Kind { kind: incoming.kind.chars().take(64).collect() });
+        bounds::check(json)?;
+        let Incoming { kind, api_version, items } = serde_json::from_slice(json)?;
+        let known = ["", ApiVersion::V2.name(), ApiVersion::V2beta1.name()];
+        if kind != KIND || !known.contains(&api_version.as_str()) {
+            let shortened = |text: String| text.chars().take(64).collect();
+            return Err(DocumentError::Kind { kind: shortened(kind), api_version: shortened(api_version) });
         }
-        Ok(incoming.list)
+        Ok(Self::of(items.unwrap_or_default()))
     }
 
     /// Encodes as `apidiscovery.k8s.io/v2` JSON, with the newline Go's encoder ends with.
     pub fn encode(&self) -> Vec<u8> {
-        let outgoing =
-            Outgoing { kind: "APIGroupDiscoveryList", api_version: "apidiscovery.k8s.io/v2", list: self };
-        let mut json = serde_json::to_vec(&outgoing).expect("a struct of strings serialises");
-        json.push(b'\n');
-        json
+        json::compact(&self.outgoing(ApiVersion::V2))
     }
 
-    /// The tag kube-apiserver gives this content: SHA-512 of its JSON without kind and apiVersion, upper-case hex.
+    /// The document with its kind.
+    pub(super) fn outgoing(&self, version: ApiVersion) -> Outgoing<'_> {
+        Outgoing { kind: KIND, api_version: version.name(), metadata: ListMeta {}, items: &self.items }
+    }
+
+    /// The tag kube-apiserver gives this content.
     pub fn etag(&self) -> HeaderValue {
-        let json = serde_json::to_vec(self).expect("a struct of strings serialises");
-        let hash = digest::digest(&digest::SHA512, &json);
-        let mut tag = String::from("\"");
-        for byte in hash.as_ref() {
-            // Writing to a String cannot fail.
-            let _ = write!(tag, "{byte:02X}");
-        }
-        tag.push('"');
-        HeaderValue::from_str(&tag).expect("hex digits in quotes")
+        etag_of(&self.encode())
     }
 
     /// Every (group, version, resource).
@@ -197,3 +221,22 @@ impl GroupList {
         })
     }
 }
+
+/// The tag kube-apiserver gives an encoded v2 document: SHA-512 of it without kind and apiVersion, upper-case hex.
+pub(super) fn etag_of(encoded: &[u8]) -> HeaderValue {
+    const HEAD: &[u8] = br#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","#;
+    let rest = encoded.strip_prefix(HEAD).expect("what `encode` begins with");
+    let mut hash = digest::Context::new(&digest::SHA512);
+    hash.update(b"{");
+    hash.update(rest.strip_suffix(b"\n").unwrap_or(rest));
+    let mut tag = String::from("\"");
+    for byte in hash.finish().as_ref() {
+        // Writing to a String cannot fail.
+        let _ = write!(tag, "{byte:02X}");
+    }
+    tag.push('"');
+    HeaderValue::from_str(&tag).expect("hex digits in quotes")
+}
+
+#[cfg(test)]
+mod tests;

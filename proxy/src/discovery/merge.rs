@@ -6,27 +6,27 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::HashMap;
 use http::HeaderValue;
 use kube::core::Version as KubeVersion;
 
 use super::document::{Group, GroupList, Resource, Subresource, Version};
-use super::{Document, Merged, Part, Served};
-use crate::upstream::Upstream;
+use super::{Document, Part, Served};
 
-/// The merged document, unless all servers' documents are the local one.
-pub(super) fn merged(servers: &[(Upstream, Option<&Served>)], document: Document) -> Option<Merged> {
-    let (_, Some(local)) = servers.first()? else { return None };
-    let local = local.part(document);
-    // Newest first; documents of equal version by tag, so that every node merges in the same order.
-    let mut inputs: Vec<&Served> = servers.iter().filter_map(|(_, served)| *served).collect();
-    inputs.sort_by_cached_key(|served| (Reverse(numbers(&served.version)), tag(served.part(document))));
+mod order;
 
-    let lists: Vec<&GroupList> = inputs.iter().map(|served| &served.part(document).list).collect();
-    let list = merge(&lists);
-    if list == local.list {
-        return None;
+/// The servers' documents in the order in which every node merges them: newest first; of equal version by tag. What two
+/// servers say alike is in it once.
+pub(super) fn inputs<'a>(servers: &[&'a Served], document: Document) -> Vec<&'a GroupList> {
+    let mut newest_first = servers.to_vec();
+    newest_first.sort_by_cached_key(|served| (Reverse(numbers(&served.version)), tag(served.part(document))));
+    let mut inputs: Vec<&GroupList> = Vec::new();
+    for list in newest_first.into_iter().map(|served| &served.part(document).list) {
+        if !inputs.contains(&list) {
+            inputs.push(list);
+        }
     }
-    Some(Merged { json: list.encode().into(), etag: list.etag(), local_etag: local.etag.clone() })
+    inputs
 }
 
 /// Merges documents; on conflict the earlier one's metadata counts.
@@ -43,13 +43,15 @@ fn merge_groups(groups: &[&Group]) -> Group {
     }
 }
 
+/// A server that can ask the aggregated API server behind a version knows better than one that remembers what it said.
 fn merge_versions(versions: &[&Version]) -> Version {
+    let mut versions = versions.to_vec();
+    versions.sort_by_key(|version| version.freshness != "Current");
     let resources: Vec<&[Resource]> = versions.iter().map(|version| version.resources.as_slice()).collect();
-    let current = versions.iter().find(|version| version.freshness == "Current");
     Version {
         version: versions[0].version.clone(),
         resources: merge_by(&resources, |resource| &resource.resource, Ord::cmp, merge_resources),
-        freshness: current.unwrap_or(&versions[0]).freshness.clone(),
+        freshness: versions[0].freshness.clone(),
     }
 }
 
@@ -86,41 +88,11 @@ fn merge_by<T: Clone>(
 ) -> Vec<T> {
     let names: Vec<Vec<&str>> =
         lists.iter().map(|list| list.iter().map(|item| name(item).as_str()).collect()).collect();
-    let mut by_name: BTreeMap<&str, Vec<&T>> = BTreeMap::new();
+    let mut by_name: HashMap<&str, Vec<&T>> = HashMap::new();
     for item in lists.iter().copied().flatten() {
         by_name.entry(name(item).as_str()).or_default().push(item);
     }
-    merge_order(&names, tie_break).into_iter().map(|name| merge_items(&by_name[name])).collect()
-}
-
-/// Orders the union of lists so that each list's own order is kept where that is possible (UPSTREAM merge rule: a list
-/// that has everything wins, else a topological order, else the tie-break alone).
-fn merge_order<'a>(lists: &[Vec<&'a str>], tie_break: impl Fn(&str, &str) -> Ordering) -> Vec<&'a str> {
-    let all: BTreeSet<&str> = lists.iter().flatten().copied().collect();
-    let is_complete = |list: &&Vec<&'a str>| list.iter().collect::<BTreeSet<_>>().len() == all.len();
-    if let Some(complete) = lists.iter().find(is_complete) {
-        let mut seen = BTreeSet::new();
-        return complete.iter().copied().filter(|name| seen.insert(*name)).collect();
-    }
-    let mut sorted: Vec<&str> = all.into_iter().collect();
-    sorted.sort_by(|a, b| tie_break(a, b));
-    topological(lists, &sorted).unwrap_or(sorted)
-}
-
-/// Kahn's algorithm over neighbouring pairs, taking the first free name of `sorted`; `None` when the lists contradict.
-fn topological<'a>(lists: &[Vec<&'a str>], sorted: &[&'a str]) -> Option<Vec<&'a str>> {
-    let mut after: BTreeSet<(&str, &str)> =
-        lists.iter().flat_map(|list| list.windows(2).map(|pair| (pair[0], pair[1]))).collect();
-    let mut waiting = sorted.to_vec();
-    let mut order = Vec::with_capacity(waiting.len());
-    while !waiting.is_empty() {
-        let blocked: BTreeSet<&str> = after.iter().map(|(_, later)| *later).collect();
-        let next = waiting.iter().position(|name| !blocked.contains(name))?;
-        let name = waiting.remove(next);
-        after.retain(|(earlier, _)| *earlier != name);
-        order.push(name);
-    }
-    Some(order)
+    order::merge_order(&names, tie_break).into_iter().map(|name| merge_items(&by_name[name])).collect()
 }
 
 /// Kubernetes' version priority: v2 before v1, v1 before v1beta2, v1beta2 before v1beta1, beta before alpha.
@@ -128,11 +100,13 @@ fn by_priority(a: &str, b: &str) -> Ordering {
     KubeVersion::parse(b).priority().cmp(&KubeVersion::parse(a).priority()).then_with(|| a.cmp(b))
 }
 
-fn numbers(version: &str) -> (u32, u32, u32) {
+/// Major, minor, patch, and whether it is released. What distributions append to a release says nothing.
+fn numbers(version: &str) -> (u32, u32, u32, bool) {
     let mut parts =
         version.trim_start_matches('v').split(['.', '-', '+']).map_while(|part| part.parse().ok());
     let mut next = || parts.next().unwrap_or_default();
-    (next(), next(), next())
+    let is_released = !["-alpha", "-beta", "-rc"].iter().any(|mark| version.contains(mark));
+    (next(), next(), next(), is_released)
 }
 
 /// The server's tag; where it sends none the one its content has, for every node has to find the same order.

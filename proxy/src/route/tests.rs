@@ -3,7 +3,8 @@ use http::Method;
 use super::*;
 use crate::classify::classify;
 use crate::discovery::document::GroupList;
-use crate::discovery::{Part, Served};
+use crate::discovery::view::Name;
+use crate::discovery::{Document, Part, Served};
 use crate::steering::Steering;
 use crate::upstream::{Role, Upstream};
 
@@ -46,12 +47,12 @@ fn snapshot(servers: &[Option<Served>]) -> Snapshot {
     Snapshot::new(&upstreams, true)
 }
 
-fn decide(method: &Method, path: &str, marks: Marks, snapshot: &Snapshot) -> Route {
+fn decide<'a>(method: &Method, path: &str, marks: Marks<'a>, snapshot: &Snapshot) -> Route<'a> {
     let info = classify(method, path, None).ok();
     route(info.as_ref(), marks, snapshot)
 }
 
-fn local(reason: LocalReason, stand_ins: &[usize]) -> Route {
+fn local(reason: LocalReason, stand_ins: &[usize]) -> Route<'static> {
     Route::Local { reason, stand_ins: set(stand_ins) }
 }
 
@@ -71,10 +72,15 @@ fn every_rung_of_the_ladder() {
     let unaccounted = snapshot(&[old(), new(), None]);
     let nothing = Marks::default();
     let proxied = Marks { already_proxied: true, ..nothing };
-    let listing = Marks { discovery: Some(Document::Groups), ..nothing };
+    let asks = |name| Marks { discovery: Some(Asked { name, form: None, root: None }), ..nothing };
+    let listing = asks(Name::Aggregated(Document::Groups));
+    let resources = |version| asks(Name::Resources { group: "batch", version });
     let health = Marks { about_this_server: true, ..nothing };
     let both = Marks { already_proxied: true, ..listing };
-    let discovery = Route::Discovery { document: Document::Groups, stand_ins: set(&[1, 2]) };
+    let discovery = |marks: Marks<'static>| Route::Discovery {
+        asked: marks.discovery.expect("a discovery request"),
+        stand_ins: set(&[1, 2]),
+    };
     let cronjobs = "/apis/batch/v1/cronjobs";
     let nowhere = "/apis/batch/v1/nothing";
 
@@ -94,7 +100,14 @@ fn every_rung_of_the_ladder() {
         (cronjobs, nothing, &unaccounted, Route::Peers(set(&[1]))),
         (cronjobs, nothing, &skewed, Route::Peers(set(&[1, 2]))),
         ("/apis/batch/v1/namespaces/n/cronjobs/c/status", nothing, &skewed, Route::Peers(set(&[1, 2]))),
-        ("/apis", listing, &skewed, discovery),
+        ("/apis", listing, &skewed, discovery(listing)),
+        ("/apis/batch/v1", resources("v1"), &skewed, discovery(resources("v1"))),
+        // What only the local server words, what nobody has, and what somebody unheard of may have.
+        ("/apis/batch", asks(Name::Group("batch")), &skewed, local(LocalReason::NonResource, &[1, 2])),
+        ("/apis/batch/v2", resources("v2"), &skewed, local(LocalReason::NonResource, &[1, 2])),
+        ("/apis/batch/v2", resources("v2"), &unaccounted, Route::Unavailable(set(&[2]))),
+        ("/apis/other", asks(Name::Group("other")), &unaccounted, Route::Unavailable(set(&[2]))),
+        ("/apis/batch/v2", resources("v2"), &starting, local(LocalReason::NonResource, &[1])),
         ("/apis", both, &skewed, local(LocalReason::AlreadyProxied, &[])),
         ("/apis", listing, &alone, local(LocalReason::NonResource, &[])),
     ] {

@@ -1,15 +1,30 @@
 //! Decides who may do what: everybody with an identity everything, the anonymous user health and version only.
+//!
+//! Two groups have less than other identities, as in a cluster whose administrator narrowed the default bindings.
 
 use super::request_info::RequestInfo;
 use super::status::{Details, Status};
 use super::user::{AUTHENTICATED, MASTERS, User};
 
+/// Its members are not bound to `system:discovery`; resources they may use.
+const NO_DISCOVERY: &str = "no-discovery";
+/// Its members may read `/api` and `/apis`, and nothing below them that lists resources.
+const ONLY_ROOTS: &str = "only-discovery-roots";
+
 /// Refuses what `user` may not do.
 pub(super) fn authorize(user: &User, info: &RequestInfo) -> Result<(), Box<Status>> {
-    if user.is_in(AUTHENTICATED) || user.is_in(MASTERS) || is_public(info) {
-        return Ok(());
-    }
-    Err(forbidden(user, info))
+    let is_narrowed = |group| user.is_in(group) && is_discovery(info);
+    let is_allowed = user.is_in(MASTERS)
+        || is_public(info)
+        || is_narrowed(ONLY_ROOTS) && matches!(info.path.as_str(), "/api" | "/apis")
+        || user.is_in(AUTHENTICATED) && !is_narrowed(NO_DISCOVERY) && !is_narrowed(ONLY_ROOTS);
+    if is_allowed { Ok(()) } else { Err(forbidden(user, info)) }
+}
+
+/// What kube-apiserver's `system:discovery` role grants beyond health and version.
+fn is_discovery(info: &RequestInfo) -> bool {
+    let root = info.path.split('/').nth(1).unwrap_or_default();
+    !info.is_resource && info.verb == "get" && ["api", "apis", "openapi"].contains(&root)
 }
 
 /// What kube-apiserver's `system:public-info-viewer` role grants.
@@ -59,6 +74,30 @@ mod tests {
         for path in ["/readyz/ping", "/apis", "/metrics"] {
             let info = RequestInfo::parse(&Method::GET, path).unwrap();
             assert!(authorize(&User::anonymous(), &info).is_err(), "{path}");
+        }
+    }
+    #[test]
+    fn narrowed_groups_read_less_and_use_the_same() {
+        let member = |group: &str| User {
+            name: "carol".to_owned(),
+            groups: vec![group.to_owned(), AUTHENTICATED.to_owned()],
+            ..User::default()
+        };
+        for (path, roots, none) in [
+            ("/apis", true, false),
+            ("/api", true, false),
+            ("/api/v1", false, false),
+            ("/apis/apps/v1", false, false),
+            ("/openapi/v3", false, false),
+            ("/version", true, true),
+            ("/apis/apps/v1/deployments", true, true),
+        ] {
+            let info = RequestInfo::parse(&Method::GET, path).unwrap();
+            assert_eq!(authorize(&member(ONLY_ROOTS), &info).is_ok(), roots, "{path}");
+            assert_eq!(authorize(&member(NO_DISCOVERY), &info).is_ok(), none, "{path}");
+            let master =
+                User { groups: vec![MASTERS.to_owned(), NO_DISCOVERY.to_owned()], ..User::default() };
+            assert!(authorize(&master, &info).is_ok(), "{path}");
         }
     }
 }

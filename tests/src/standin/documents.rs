@@ -106,6 +106,37 @@ impl Documents {
         })
     }
 
+    /// The same with `number` more groups of one version, two resources each, as custom resources make them.
+    #[must_use]
+    pub fn with_custom_resources(mut self, number: usize) -> Self {
+        let resource = |name: &str, verbs: &[&str]| ResourceDiscovery {
+            resource: format!("{name}s"),
+            response_kind: ResponseKind {
+                group: String::new(),
+                version: String::new(),
+                kind: format!("{}{}", name[..1].to_uppercase(), &name[1..]),
+            },
+            scope: "Namespaced".to_owned(),
+            singular_resource: name.to_owned(),
+            verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+            short_names: vec![name[..2].to_owned()],
+            categories: vec!["all".to_owned()],
+            subresources: Vec::new(),
+        };
+        let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+        let groups = (0..number).map(|number| GroupDiscovery {
+            metadata: GroupName { name: format!("group-{number:05}.example.com") },
+            versions: vec![VersionDiscovery {
+                version: "v1".to_owned(),
+                resources: vec![resource("gadget", &verbs), resource("widget", &verbs)],
+                freshness: "Current".to_owned(),
+            }],
+        });
+        self.groups.protobuf = None;
+        self.groups.list.items.extend(groups);
+        self
+    }
+
     fn changed(mut self, group: &str, change: impl FnOnce(&mut GroupDiscovery)) -> Self {
         let recorded = if group.is_empty() {
             self.core_resources = CoreResources::Generated;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use mvproxy::discovery::document::{Group, GroupList, GroupMeta, Resource, Subresource, Version};
-use mvproxy::discovery::{Part, Served, Snapshot};
+use mvproxy::discovery::view::Name;
+use mvproxy::discovery::{Document, Part, Served, Snapshot};
 use mvproxy::steering::Steering;
 use mvproxy::upstream::{Role, Upstream};
 use proptest::collection::vec;
@@ -21,6 +22,7 @@ pub(crate) const SUBRESOURCES: [&str; 4] = ["", "log", "scale", "status"];
 pub(crate) const VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const KEYS: usize = GROUPS.len() * VERSIONS.len() * RESOURCES.len() * SUBRESOURCES.len();
+const VERSION_KEYS: usize = RESOURCES.len() * SUBRESOURCES.len();
 pub(crate) const MOST_SERVERS: usize = 5;
 
 /// One line of what a server serves.
@@ -44,7 +46,11 @@ pub(crate) fn cluster() -> impl Strategy<Value = Vec<Server>> {
     let verbs = || prop_oneof![4 => Just(0xFF), 2 => Just(0b0001_1000), 1 => Just(0), 3 => any::<u8>()];
     let table = vec(option::weighted(0.7, verbs()), KEYS);
     let edits = vec((0..KEYS, option::of(verbs())), 0..40);
-    let server = option::weighted(0.8, prop_oneof![3 => edits, 1 => Just(Vec::new())]);
+    // A group version that a server has nothing of, as before an upgrade.
+    let missing = (0..GROUPS.len() * VERSIONS.len()).prop_map(|number| {
+        (number * VERSION_KEYS..(number + 1) * VERSION_KEYS).map(|key| (key, None)).collect()
+    });
+    let server = option::weighted(0.8, prop_oneof![4 => edits, 1 => missing, 1 => Just(Vec::new())]);
     (table, vec(server, 1..=MOST_SERVERS)).prop_map(|(table, servers)| {
         servers.into_iter().map(|edits| edits.map(|edits| entries(edited(table.clone(), edits)))).collect()
     })
@@ -139,7 +145,13 @@ fn part(entries: &[&Entry]) -> Part {
     Part { etag: Some(list.etag()), list }
 }
 
-/// The discovery mark of a request, which routing reads for non-resource requests only.
-pub(crate) fn document() -> impl Strategy<Value = Option<mvproxy::discovery::Document>> {
-    option::of(select(&mvproxy::discovery::Document::ALL[..]))
+/// The discovery document that a request asks for, which routing reads for non-resource requests only.
+pub(crate) fn document() -> impl Strategy<Value = Option<Name<'static>>> {
+    let version = || select(&VERSIONS[..]);
+    option::of(prop_oneof![
+        1 => select(&Document::ALL[..]).prop_map(Name::Aggregated),
+        1 => Just(Name::GroupList),
+        3 => select(&GROUPS[1..]).prop_map(Name::Group),
+        1 => (select(&GROUPS[..]), version()).prop_map(|(group, version)| Name::Resources { group, version }),
+    ])
 }

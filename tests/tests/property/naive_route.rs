@@ -1,6 +1,9 @@
 //! Routes requests by looking through plain lists, in the order the specification gives.
 
+use std::collections::BTreeSet;
+
 use mvproxy::discovery::Document;
+use mvproxy::discovery::view::Name;
 use mvproxy::route::LocalReason;
 
 use crate::cluster::{Entry, Server, VERBS};
@@ -11,7 +14,7 @@ use crate::naive_request::NaiveRequest;
 pub(crate) enum Decision {
     Local(LocalReason, Vec<usize>),
     Peers(Vec<usize>),
-    Discovery(Document, Vec<usize>),
+    Discovery(Name<'static>, Vec<usize>),
     Unavailable(Vec<usize>),
 }
 
@@ -19,7 +22,7 @@ pub(crate) enum Decision {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NaiveMarks {
     pub(crate) already_proxied: bool,
-    pub(crate) discovery: Option<Document>,
+    pub(crate) discovery: Option<Name<'static>>,
     pub(crate) about_this_server: bool,
 }
 
@@ -65,26 +68,64 @@ pub(crate) fn decide(request: Option<&NaiveRequest>, marks: NaiveMarks, servers:
 
 fn non_resource(marks: NaiveMarks, servers: &[Server]) -> Decision {
     let stand_ins = if marks.about_this_server { Vec::new() } else { all_peers(servers) };
+    let unknown = numbers(servers, Option::is_none);
     match marks.discovery {
-        Some(document) if merged_says_more(document, servers) => Decision::Discovery(document, stand_ins),
+        Some(name) if servers[0].is_some() && is_replaced(name, servers) => {
+            Decision::Discovery(name, stand_ins)
+        }
+        Some(name) if servers[0].is_some() && !is_listed(name, servers) && !unknown.is_empty() => {
+            Decision::Unavailable(unknown)
+        }
         _ => Decision::Local(LocalReason::NonResource, stand_ins),
     }
 }
 
-fn merged_says_more(document: Document, servers: &[Server]) -> bool {
+/// Whether the local server's document is not the cluster's.
+fn is_replaced(name: Name<'_>, servers: &[Server]) -> bool {
+    match name {
+        Name::Aggregated(document) => {
+            let is_core = document == Document::Core;
+            peers_add(servers, |entry| entry.group.is_empty() == is_core)
+        }
+        Name::Resources { group, version } => {
+            peers_add(servers, |entry| entry.group == group && entry.version == version)
+        }
+        // Made from objects that all servers share, so that they are true of none while the servers differ.
+        Name::GroupList => versions_differ(servers, |entry| !entry.group.is_empty()),
+        Name::Group(group) => versions_differ(servers, |entry| entry.group == group),
+    }
+}
+
+fn is_listed(name: Name<'_>, servers: &[Server]) -> bool {
+    servers.iter().flatten().flatten().any(|entry| match name {
+        Name::Aggregated(_) | Name::GroupList => true,
+        Name::Group(group) => entry.group == group,
+        Name::Resources { group, version } => entry.group == group && entry.version == version,
+    }) || matches!(name, Name::Aggregated(_) | Name::GroupList)
+}
+
+fn versions_differ(servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> bool {
+    let versions = |server: &Vec<Entry>| -> BTreeSet<_> {
+        let belonging = server.iter().filter(|entry| belongs(entry));
+        belonging.map(|entry| (entry.group, entry.version)).collect()
+    };
+    let all: BTreeSet<_> = servers.iter().flatten().map(versions).collect();
+    all.len() > 1
+}
+
+fn peers_add(servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> bool {
     let Some(local) = &servers[0] else { return false };
-    let belongs = |entry: &&Entry| entry.group.is_empty() == (document == Document::Core);
     let local_says = |wanted: &Entry| {
         local.iter().any(|entry| {
             names(entry) == names(wanted) && wanted.verbs.iter().all(|verb| entry.verbs.contains(verb))
         })
     };
-    !servers.iter().flatten().flatten().filter(belongs).all(local_says)
+    !servers.iter().flatten().flatten().filter(|entry| belongs(entry)).all(local_says)
 }
 
 /// Whether some peer serves what the local server does not.
 pub(crate) fn is_skewed(servers: &[Server]) -> bool {
-    servers[0].is_some() && Document::ALL.into_iter().any(|document| merged_says_more(document, servers))
+    peers_add(servers, |_| true)
 }
 
 fn serves(entry: &Entry, request: &NaiveRequest, any_verb: bool) -> bool {

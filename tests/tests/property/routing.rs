@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use mvproxy::classify::{classify, decode_path};
-use mvproxy::discovery::{ServerSet, Snapshot};
+use mvproxy::discovery::accept::Asked;
+use mvproxy::discovery::view::Name;
+use mvproxy::discovery::{Document, ServerSet, Snapshot};
 use mvproxy::route::{LocalReason, Marks, Route, route};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -31,10 +33,11 @@ fn routed(line: &RequestLine, marks: NaiveMarks, snapshot: &Snapshot) -> Decisio
     let path = decode_path(&line.path);
     let info = classify(&line.method, &path, line.query.as_deref()).ok();
     let members = |set: ServerSet| set.iter_from(0).collect::<Vec<_>>();
+    let discovery = discovery.map(|name| Asked { name, form: None, root: None });
     match route(info.as_ref(), Marks { already_proxied, discovery, about_this_server }, snapshot) {
         Route::Local { reason, stand_ins } => Decision::Local(reason, members(stand_ins)),
         Route::Peers(peers) => Decision::Peers(members(peers)),
-        Route::Discovery { document, stand_ins } => Decision::Discovery(document, members(stand_ins)),
+        Route::Discovery { asked, stand_ins } => Decision::Discovery(asked.name, members(stand_ins)),
         Route::Unavailable(unknown) => Decision::Unavailable(members(unknown)),
     }
 }
@@ -44,22 +47,29 @@ fn the_random_cases_reach_every_decision() {
     let mut runner = TestRunner::deterministic();
     let strategy = (cluster(), vec((request_line(), marks()), 24));
     let mut reached = BTreeMap::new();
-    for _ in 0..100 {
+    for _ in 0..300 {
         let (servers, requests) = strategy.new_tree(&mut runner).unwrap().current();
         for (line, marks) in requests {
             let request = read(line.method.as_str(), &line.path, line.query.as_deref().unwrap_or_default());
             let kind = match decide(request.as_ref(), marks, &servers) {
                 Decision::Local(reason, _) => format!("local, {reason:?}"),
                 Decision::Peers(_) => "peers".to_owned(),
-                Decision::Discovery(document, _) => format!("discovery, {document:?}"),
+                Decision::Discovery(Name::Aggregated(Document::Core), _) => "discovery, core".to_owned(),
+                Decision::Discovery(Name::Aggregated(Document::Groups), _) => "discovery, groups".to_owned(),
+                Decision::Discovery(Name::GroupList, _) => "discovery, group list".to_owned(),
+                Decision::Discovery(Name::Group(_), _) => "discovery, one group".to_owned(),
+                Decision::Discovery(Name::Resources { .. }, _) => "discovery, resources".to_owned(),
                 Decision::Unavailable(_) => "unavailable".to_owned(),
             };
             *reached.entry(kind).or_insert(0) += 1;
         }
     }
     let expected = [
-        "discovery, Core",
-        "discovery, Groups",
+        "discovery, core",
+        "discovery, group list",
+        "discovery, groups",
+        "discovery, one group",
+        "discovery, resources",
         "local, AlreadyProxied",
         "local, NonResource",
         "local, NotSynced",
