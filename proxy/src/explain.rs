@@ -107,6 +107,7 @@ impl Explainer {
         let snapshot = self.snapshot.load();
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let headers = kubectl_headers();
         let decoded = classify::decode_path(path);
         let info = classify(method, &decoded, query);
         let marks = Marks {

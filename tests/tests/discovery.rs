@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use mvproxy_tests::client::Answer;
-use mvproxy_tests::pki::{Pki, Subject};
+use mvproxy_tests::pki::Pki;
 use mvproxy_tests::standin::{Documents, Standin};
 use mvproxy_tests::store::Store;
 use support::{
