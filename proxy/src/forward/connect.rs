@@ -35,7 +35,8 @@ const PEER_PING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
 /// kube-apiserver's own limit (`MaxHeaderBytes`); OIDC tokens and impersonation exceed hyper's 16 KiB.
 const HEADER_LIST_LIMIT: u32 = 1024 * 1024;
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// What an upstream may send of one answer before its client reads it.
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
 /// All streams of a connection can have a full window unread: clients that do not read must not stall those that do.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
