@@ -30,6 +30,7 @@ pub mod retry;
 pub mod splice;
 pub mod upgrade;
 pub mod watch;
+pub mod whole;
 
 pub use body::ResponseBody;
 pub use connect::{ConnectError, Connection, Dialer};
@@ -41,6 +42,7 @@ pub use request::RequestBody;
 use retry::Spare;
 pub use retry::{Budget, Unanswered};
 pub use upgrade::Upgrade;
+use whole::BegunBody;
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
@@ -304,9 +306,11 @@ async fn attempt(
             });
         }
     };
+    let (head, body) = response.into_parts();
+    let body = BegunBody::whole_if_small(body).await;
+    let body = body.map_err(|source| Unanswered::Broken { source, stale: lease.reused })?;
     lease.guard.keep(lease.connection);
-    let guard = lease.guard;
-    Ok(response.map(|body| ResponseBody::upstream(body, Some(guard))))
+    Ok(Response::from_parts(head, ResponseBody::upstream(body, Some(lease.guard))))
 }
 
 /// `https://AUTHORITY/PATH?QUERY` with path and query byte for byte as the client sent them.

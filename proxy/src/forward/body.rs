@@ -1,4 +1,4 @@
-//! Carries responses through: never collected, and accounted for when they end.
+//! Carries responses through, and accounts for them when they end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::pool::StreamGuard;
 use super::watch::{Encoding, Resume, WatchBody};
+use super::whole::BegunBody;
 use crate::account::RequestRecord;
 
 /// A response's body on its way to a client.
@@ -23,7 +24,7 @@ pub struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Own(Full<Bytes>),
-    Upstream { body: Incoming, guard: Option<StreamGuard> },
+    Upstream { body: BegunBody, guard: Option<StreamGuard> },
     Watch(Box<WatchBody>),
 }
 
@@ -44,8 +45,8 @@ impl ResponseBody {
     }
 
     /// An upstream's body; `guard` holds its place on a pooled connection.
-    pub fn upstream(body: Incoming, guard: Option<StreamGuard>) -> Self {
-        let mut this = Self { source: Source::Upstream { body, guard }, record: None };
+    pub fn upstream(body: impl Into<BegunBody>, guard: Option<StreamGuard>) -> Self {
+        let mut this = Self { source: Source::Upstream { body: body.into(), guard }, record: None };
         this.note_end();
         this
     }
@@ -54,18 +55,19 @@ impl ResponseBody {
     #[must_use]
     pub fn followed(self, encoding: Encoding, from: Option<String>, resume: Resume) -> Self {
         let source = match self.source {
-            Source::Upstream { body, guard } => {
-                Source::Watch(Box::new(WatchBody::new(body, guard, encoding, from, resume)))
-            }
+            Source::Upstream { body, guard } => match body.untouched() {
+                Ok(body) => Source::Watch(Box::new(WatchBody::new(body, guard, encoding, from, resume))),
+                Err(body) => Source::Upstream { body, guard },
+            },
             source => source,
         };
         Self { source, record: self.record }
     }
 
-    /// Takes an upstream's body out again, with its place on the pooled connection.
+    /// Takes an upstream's stream out again, with its place on the pooled connection.
     pub fn into_upstream(self) -> Option<(Incoming, Option<StreamGuard>)> {
         match self.source {
-            Source::Upstream { body, guard } => Some((body, guard)),
+            Source::Upstream { body, guard } => Some((body.untouched().ok()?, guard)),
             Source::Own(_) | Source::Watch(_) => None,
         }
     }

@@ -36,7 +36,8 @@ const LOCAL_PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from
 /// Limit on response headers: what Go's clients take (`MaxResponseHeaderBytes`), kube-apiserver among them when it relays
 /// what a pod answers. With a smaller one, h2 would end the connection, which others share, over one such answer.
 const HEADER_LIST_LIMIT: u32 = 10 * 1024 * 1024;
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// What an upstream may send of one answer before its client reads it.
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
 /// All streams of a connection can have a full window unread: clients that do not read must not stall those that do.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 

@@ -23,7 +23,7 @@ pub enum Unanswered {
         /// Whether the connection was one from the pool that had gone away.
         stale: bool,
     },
-    /// It was sent and no response header came.
+    /// It was sent and no response header came, or a small answer did not become whole.
     Broken {
         /// Why.
         source: hyper::Error,

@@ -30,7 +30,8 @@ macro_rules! for_every_scenario {
             answers::an_answer_that_takes_its_time_is_waited_for_and_delays_no_other,
             answers::strangers_are_told_no_more_than_others,
 
-            deaths::an_answer_that_breaks_off_is_cut_for_the_client_as_well_and_not_asked_for_again,
+            deaths::a_small_answer_that_breaks_off_is_none,
+            deaths::a_large_answer_that_breaks_off_is_cut_for_the_client_as_well_and_not_asked_for_again,
             deaths::a_read_without_an_answer_is_sent_again_and_a_write_is_not,
             deaths::a_read_whose_peer_dies_goes_to_another_and_a_write_does_not,
             deaths::a_read_that_breaks_off_on_a_new_connection_is_not_sent_there_again,
