@@ -1,5 +1,6 @@
 //! Stops one thread of another process, as a deadlock would.
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
@@ -8,6 +9,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::cluster_support::Process;
+use super::ebpf_support::eventually;
 
 /// A thread that stands still until this is dropped.
 pub struct Frozen {
@@ -17,7 +19,12 @@ pub struct Frozen {
 
 /// Stops the thread of this name; the others of the process run on.
 pub fn freeze(process: &Process, name: &str) -> Frozen {
-    let thread = thread_named(process, name);
+    let (thread, task) = thread_named(process, name);
+    // One that is at work may hold a lock that the others need: the allocator's, or that of stderr.
+    eventually("the thread sleeps", || {
+        let stat = std::fs::read_to_string(task.join("stat")).expect("it runs");
+        stat.rsplit_once(')').is_some_and(|(_, fields)| fields.starts_with(" S "))
+    });
     let (thaw, thawed) = channel::<()>();
     let (tell, frozen) = channel();
     // All requests about a thread have to come from the one that traces it.
@@ -43,12 +50,14 @@ impl Drop for Frozen {
     }
 }
 
-fn thread_named(process: &Process, name: &str) -> Pid {
+/// A thread and its folder in /proc.
+fn thread_named(process: &Process, name: &str) -> (Pid, PathBuf) {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", process.id())).expect("it runs");
     let mut named = tasks.filter_map(|task| {
         let path = task.ok()?.path();
         let found = std::fs::read_to_string(path.join("comm")).ok()?;
-        (found.trim_end() == name).then(|| path.file_name()?.to_str()?.parse().ok()).flatten()
+        let id = path.file_name()?.to_str()?.parse().ok()?;
+        (found.trim_end() == name).then(|| (Pid::from_raw(id), path))
     });
-    Pid::from_raw(named.next().expect("there is such a thread"))
+    named.next().expect("there is such a thread")
 }

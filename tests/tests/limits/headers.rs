@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use mvproxy_tests::client::connect_tls;
+use mvproxy_tests::client::{Client, connect_tls};
 use mvproxy_tests::pki::Pki;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::sleep;
 
-use super::support::{
-    BOTH, Caller, Http, Proxy, ProxyOptions, Upstream, bounded, promptly, read_head, request, whole,
-};
+use super::support::{BOTH, Caller, Http, Proxy, ProxyOptions, Upstream, bounded, read_head, request, whole};
 
 /// kube-apiserver's `MaxHeaderBytes`.
 const MAX_HEADER_BYTES: usize = 1 << 20;
@@ -41,6 +38,27 @@ impl Verbose {
             flags: &["--workers=1"],
         };
         Self { proxy: Proxy::start(&options), pki, _upstream: upstream }
+    }
+
+    /// Asks for an answer with so many headers, while somebody else waits for one on the same connection to the API server.
+    async fn answers_beside_another(&self, http: Http, names: usize, size: usize, expected: StatusCode) {
+        let [alice, _, _] = self.callers();
+        let what = format!("{http:?}: {names} headers of {size} bytes");
+        let mut other = Client::connect(&alice.options(self.proxy.address, Http::Two)).await.unwrap();
+        // It is not sent again when the connection to the API server ends.
+        let slow = other.fetch(request("POST", "/version/slow"));
+        let large = async {
+            let path = format!("/version/{names}/{size}");
+            let io = connect_tls(&alice.options(self.proxy.address, http)).await.unwrap();
+            fetch(io, http, &path).await
+        };
+        let (slow, large) = tokio::join!(slow, large);
+        let (status, found) = large.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        assert_eq!(status, expected, "{what}");
+        if expected == StatusCode::OK {
+            assert_eq!(found, names, "{what}");
+        }
+        assert_eq!(slow.unwrap().status, StatusCode::OK, "beside {what}");
     }
 
     fn callers(&self) -> [Caller; 3] {
@@ -160,37 +178,28 @@ fn more_header_names_than_can_be_handled_are_431() {
 }
 
 #[test]
-fn an_answer_with_too_many_or_too_large_headers_is_502_and_hurts_nobody_else() {
+fn an_answer_with_too_many_headers_is_502_and_a_large_one_passes() {
     bounded(async {
         let node = Verbose::start().await;
-        let [alice, _, _] = node.callers();
-        let mut other = alice.connect(node.proxy.address, Http::Two).await;
         for http in BOTH {
             // Names, size of each value, and what becomes of them: Go's clients take 10 MiB.
             for (names, size, expected) in [
                 (8_000, 10, StatusCode::OK),
                 (9_000, 10, StatusCode::BAD_GATEWAY),
                 (30, 80_000, StatusCode::OK),
-                (140, 80_000, StatusCode::BAD_GATEWAY),
             ] {
-                // Shares the connection to the API server, and is not sent again when that ends.
-                let slow = other.open(request("POST", "/version/slow"));
-                let large = async {
-                    let path = format!("/version/{names}/{size}");
-                    let io = connect_tls(&alice.options(node.proxy.address, http)).await.unwrap();
-                    promptly("an answer", fetch(io, http, &path)).await
-                };
-                let (slow, large) = tokio::join!(slow, large);
-                let (status, headers) = large.unwrap_or_else(|error| panic!("{names} x {size}: {error:#}"));
-                assert_eq!(status, expected, "{http:?}: {names} x {size}");
-                if expected == StatusCode::OK {
-                    assert_eq!(headers, names, "{http:?}: {names} x {size}");
-                }
-                let slow = slow.unwrap();
-                assert_eq!(slow.status(), StatusCode::OK, "beside {names} x {size}");
-                slow.into_body().collect().await.unwrap();
+                node.answers_beside_another(http, names, size, expected).await;
             }
         }
+    });
+}
+
+#[test]
+fn an_answer_with_too_large_headers_is_502_and_hurts_nobody_else() {
+    bounded(async {
+        let node = Verbose::start().await;
+        // Compressing so much takes a build without optimisation a while.
+        node.answers_beside_another(Http::Two, 140, 80_000, StatusCode::BAD_GATEWAY).await;
     });
 }
 

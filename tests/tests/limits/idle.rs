@@ -27,8 +27,8 @@ fn an_idle_http1_connection_is_closed() {
         let mut stream = connect_tls(&node.alice().options(node.address(), Http::One)).await.unwrap();
         // Before the first request there is another limit.
         sleep(IDLE + IDLE / 2).await;
-        stream.write_all(b"HEAD /version HTTP/1.1\r\nHost: k\r\n\r\n").await.unwrap();
         let begun = Instant::now();
+        stream.write_all(b"HEAD /version HTTP/1.1\r\nHost: k\r\n\r\n").await.unwrap();
         let head = read_head(&mut stream).await.unwrap();
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let said = node.serves_others_during(closes_after("idle", IDLE, begun, &mut stream)).await;
@@ -43,8 +43,8 @@ fn an_idle_http2_connection_is_told_and_closed_whatever_it_pings() {
     bounded(async {
         let node = Node::start(&[], limits()).await;
         let Frames { mut reader, mut writer } = Frames::start(&node.alice(), node.address()).await;
-        writer.write_all(&get(1, "/version")).await.unwrap();
         let begun = Instant::now();
+        writer.write_all(&get(1, "/version")).await.unwrap();
         let ping_for_ever = async {
             let mut pause = interval(Duration::from_millis(100));
             while writer.write_all(&frame(Kind::Ping, 0, 0, &[7; 8])).await.is_ok() {
@@ -65,15 +65,15 @@ fn a_client_library_opens_no_more_requests_on_an_idle_connection() {
         let node = Node::start(&[], limits()).await;
         for http in BOTH {
             let mut session = node.alice().connect(node.address(), http).await;
-            assert_eq!(session.get("/version").await.status, 200);
             let begun = Instant::now();
+            assert_eq!(session.get("/version").await.status, 200);
             eventually("the connection is closed", async || {
                 ensure(session.client.is_closed(), || format!("open for {:?}", begun.elapsed()))
             })
             .await;
             // It answers the proxy's PING, and so there is nothing to wait for.
             let elapsed = begun.elapsed();
-            assert!(elapsed + Duration::from_millis(50) >= IDLE, "{http:?}: closed after {elapsed:?}");
+            assert!(elapsed >= IDLE, "{http:?}: closed after {elapsed:?}");
             assert!(elapsed < IDLE + Duration::from_secs(4), "{http:?}: closed after {elapsed:?}");
         }
     });
@@ -99,13 +99,13 @@ fn a_quiet_watch_keeps_its_connection_and_its_end_begins_the_wait() {
             }
             assert!(!session.client.is_closed());
             if http == Http::Two {
-                drop(watch);
                 let ended = Instant::now();
+                drop(watch);
                 eventually("the connection is closed", async || {
                     ensure(session.client.is_closed(), || format!("open for {:?}", ended.elapsed()))
                 })
                 .await;
-                assert!(ended.elapsed() + Duration::from_millis(50) >= IDLE, "{:?}", ended.elapsed());
+                assert!(ended.elapsed() >= IDLE, "{:?}", ended.elapsed());
             }
         }
     });

@@ -53,15 +53,15 @@ fn a_client_hello_that_does_not_end_ends_the_connection() {
         let node = Node::start(&[], impatient()).await;
         let hello = client_hello();
         for sent in [&hello[..0], &hello[..hello.len() - 1]] {
-            let mut stream = TcpStream::connect(node.address()).await.unwrap();
             let begun = Instant::now();
+            let mut stream = TcpStream::connect(node.address()).await.unwrap();
             stream.write_all(sent).await.unwrap();
             let what = format!("{} bytes of a ClientHello", sent.len());
             let said = node.serves_others_during(closes_after(&what, HEADER, begun, &mut stream)).await;
             assert!(said.is_empty(), "{what}: {said:?}");
         }
-        let stream = TcpStream::connect(node.address()).await.unwrap();
         let begun = Instant::now();
+        let stream = TcpStream::connect(node.address()).await.unwrap();
         let (mut reader, mut writer) = split(stream);
         node.serves_others_during(async {
             let closed = closes_after("a ClientHello byte by byte", HEADER, begun, &mut reader);
@@ -90,8 +90,8 @@ fn a_first_request_that_does_not_come_ends_the_connection() {
             (Http::Two, "HEADERS without an end", [PREFACE, &settings, &unfinished].concat()),
         ];
         let closed = cases.iter().map(async |(http, what, sent)| {
-            let mut stream = connect_tls(&node.alice().options(node.address(), *http)).await.unwrap();
             let begun = Instant::now();
+            let mut stream = connect_tls(&node.alice().options(node.address(), *http)).await.unwrap();
             stream.write_all(sent).await.unwrap();
             closes_after(what, HEADER, begun, &mut stream).await
         });
@@ -106,8 +106,8 @@ fn a_first_request_that_does_not_come_ends_the_connection() {
 fn a_head_that_grows_for_ever_ends_the_connection() {
     bounded(async {
         let node = Node::start(&[], impatient()).await;
-        let stream = connect_tls(&node.alice().options(node.address(), Http::One)).await.unwrap();
         let begun = Instant::now();
+        let stream = connect_tls(&node.alice().options(node.address(), Http::One)).await.unwrap();
         let (mut reader, mut writer) = split(stream);
         writer.write_all(b"GET /version HTTP/1.1\r\nHost: k\r\n").await.unwrap();
         node.serves_others_during(async {
@@ -117,8 +117,8 @@ fn a_head_that_grows_for_ever_ends_the_connection() {
         .await;
 
         // Over HTTP/2, where the last frame of a head never comes, and each of them is whole.
-        let Frames { mut reader, mut writer } = Frames::start(&node.alice(), node.address()).await;
         let begun = Instant::now();
+        let Frames { mut reader, mut writer } = Frames::start(&node.alice(), node.address()).await;
         writer.write_all(&frame(Kind::Headers, 0, 1, &block("GET", "/version"))).await.unwrap();
         let more = frame(Kind::Continuation, 0, 1, &field("a", "b"));
         let send = async {
@@ -197,10 +197,10 @@ fn by_default_a_head_may_take_as_long_as_at_kube_apiserver() {
         let limit = Duration::from_secs(32);
         let half = b"GET /version HTTP/1.1\r\nHost: k\r\n";
         let caller: Caller = node.alice();
+        let begun = Instant::now();
         let mut silent = TcpStream::connect(node.address()).await.unwrap();
         let mut slow = connect_tls(&caller.options(node.address(), Http::One)).await.unwrap();
         let mut http2 = connect_tls(&caller.options(node.address(), Http::Two)).await.unwrap();
-        let begun = Instant::now();
         slow.write_all(half).await.unwrap();
         http2.write_all(&PREFACE[..5]).await.unwrap();
         tokio::join!(
