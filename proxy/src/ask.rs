@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::config::{Ask, Output, Question};
 use crate::explain::{RouteReport, SkewReport};
 
 mod table;
@@ -24,43 +25,6 @@ mod table;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A report of a few thousand differences is under a megabyte.
 const REPORT_LIMIT: usize = 64 * 1024 * 1024;
-
-/// What to ask, whom, and how to print the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
-    /// Admin address of the proxy (`--admin-address`).
-    pub admin_address: SocketAddr,
-    /// What to print (`-o`).
-    pub output: Output,
-    /// What is asked.
-    pub question: Question,
-}
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// What API servers serve differently.
-    Skew,
-    /// Where a request would go.
-    Route {
-        /// Method.
-        method: http::Method,
-        /// Path and query.
-        path: String,
-    },
-}
-
-/// Shape of what is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Output {
-    /// For people; the default.
-    #[default]
-    Table,
-    /// One JSON object.
-    Json,
-    /// One YAML document.
-    Yaml,
-}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

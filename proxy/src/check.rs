@@ -8,9 +8,8 @@ use std::io::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ask::Output;
 use crate::causes::chain;
-use crate::config::{Config, ConfigError};
+use crate::config::{CheckRequest, Config, ConfigError, Output};
 use crate::credentials::Credentials;
 
 mod node;
@@ -19,17 +18,6 @@ mod servers;
 mod table;
 
 pub use table::table;
-
-/// What is to be checked, as the command line says it.
-#[derive(Debug)]
-pub struct Request {
-    /// The configuration, with defaults in place of what is wrong.
-    pub config: Box<Config>,
-    /// What is wrong with it.
-    pub mistakes: Vec<ConfigError>,
-    /// What to print (`-o`).
-    pub output: Output,
-}
 
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,7 +95,7 @@ impl fmt::Display for Verdict {
 ///
 /// # Errors
 /// When no runtime can be had, or the report cannot be written.
-pub fn run(request: &Request) -> io::Result<Report> {
+pub fn run(request: &CheckRequest) -> io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let as_table = request.output == Output::Table;
     let mut out = io::stdout();
@@ -128,7 +116,7 @@ pub fn run(request: &Request) -> io::Result<Report> {
 }
 
 /// Looks at everything; each finding is handed to `tell` as soon as it is known.
-pub async fn check(request: &Request, mut tell: impl FnMut(&Finding)) -> Report {
+pub async fn check(request: &CheckRequest, mut tell: impl FnMut(&Finding)) -> Report {
     let mut findings = Vec::new();
     let mut add = |more: Vec<Finding>| {
         more.iter().for_each(&mut tell);

@@ -12,11 +12,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::CipherSuite;
 
-use crate::ask::Ask;
-use crate::check;
-
 use crate::limits::TimeLimits;
 
+pub use self::ask::{Ask, Output, Question};
 pub use self::error::ConfigError;
 pub use self::origin::{Flag, Origin, Origins};
 pub use self::own::own_credentials;
@@ -213,13 +211,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// What `mvproxy check` is to look at.
+#[derive(Debug)]
+pub struct CheckRequest {
+    /// The configuration, with defaults in place of what is wrong.
+    pub config: Box<Config>,
+    /// What is wrong with it.
+    pub mistakes: Vec<ConfigError>,
+    /// What to print (`-o`).
+    pub output: Output,
+}
+
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
     /// `mvproxy run`.
     Run(Box<Config>),
     /// `mvproxy check`.
-    Check(check::Request),
+    Check(CheckRequest),
     /// `mvproxy uninstall`, of this folder.
     Uninstall(PathBuf),
     /// `mvproxy skew` or `mvproxy route`.
@@ -253,7 +262,7 @@ where
         command_line::Outcome::Check { source, mut mistakes, output } => {
             let sources = sources::gather(source, &mut mistakes);
             let config = Box::new(build::build(&sources, &mut mistakes));
-            return Ok(Invocation::Check(check::Request { config, mistakes, output }));
+            return Ok(Invocation::Check(CheckRequest { config, mistakes, output }));
         }
         command_line::Outcome::Uninstall(folder) => return Ok(Invocation::Uninstall(folder)),
         command_line::Outcome::Ask(question) => return Ok(Invocation::Ask(question)),

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use mvproxy::app::{self, AppError};
-use mvproxy::ask::{self, Ask};
+use mvproxy::ask;
 use mvproxy::causes::chain;
 use mvproxy::check;
-use mvproxy::config::{self, Config, Invocation, Rejected};
+use mvproxy::config::{self, Ask, CheckRequest, Config, Invocation, Rejected};
 use mvproxy::credentials::Credentials;
 use mvproxy::{logging, steering};
 
@@ -49,7 +49,7 @@ fn run_app(config: Config, credentials: &Credentials) -> Result<(), AppError> {
 }
 
 /// Prints what there is to mend, finding by finding where people read.
-fn check_node(request: &check::Request) -> ExitCode {
+fn check_node(request: &CheckRequest) -> ExitCode {
     match check::run(request) {
         Ok(_) if !request.mistakes.is_empty() => ExitCode::from(CONFIGURATION),
         Ok(report) if report.would_run => ExitCode::SUCCESS,

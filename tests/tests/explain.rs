@@ -4,7 +4,8 @@
 
 mod support;
 
-use mvproxy::ask::{Ask, AskError, Output, Question, ask};
+use mvproxy::ask::{AskError, ask};
+use mvproxy::config::{Ask, Output, Question};
 use mvproxy::explain::{RouteReport, SkewReport};
 use mvproxy_tests::standin::Documents;
 use support::{Caller, Cluster, both_serve, bounded, only_new_serves};

@@ -41,7 +41,8 @@ fn references(text: &str) -> impl Iterator<Item = (&str, &str)> {
 fn has_test(source: &str, name: &str) -> bool {
     let mut after_attribute = false;
     source.lines().map(str::trim).any(|line| {
-        if line.starts_with(&format!("pub async fn {name}(world: World)")) {
+        let scenario = format!("pub async fn {name}(");
+        if line == scenario || line.starts_with(&format!("{scenario}world: World)")) {
             return true;
         }
         if line.starts_with("#[test]") {

@@ -1,4 +1,4 @@
-//! The command line of `mvproxy skew`, `mvproxy route` and `mvproxy uninstall`.
+//! The command line of the small commands: `mvproxy skew`, `route` and `uninstall`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,7 +8,43 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use http::Method;
 
 use super::{flags, values};
-use crate::ask::{Ask, Output, Question};
+
+/// What to ask, whom, and how to print the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Admin address of the proxy (`--admin-address`).
+    pub admin_address: SocketAddr,
+    /// What to print (`-o`).
+    pub output: Output,
+    /// What is asked.
+    pub question: Question,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// What API servers serve differently.
+    Skew,
+    /// Where a request would go.
+    Route {
+        /// Method.
+        method: Method,
+        /// Path and query.
+        path: String,
+    },
+}
+
+/// Shape of what is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// For people; the default.
+    #[default]
+    Table,
+    /// One JSON object.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
 
 /// Where a proxy listens that was not told otherwise (`--admin-address`).
 pub(super) const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643);

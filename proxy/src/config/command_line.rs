@@ -8,13 +8,12 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::ask;
+use super::ask::{self, Ask, Output};
 use super::error::ConfigError;
 use super::flags::{self, Arity, FLAGS, FlagSpec};
 use super::nearest::nearest;
 use super::origin::Origin;
 use super::sources::Source;
-use crate::ask::{Ask, Output};
 
 /// What a command line comes to.
 pub(super) enum Outcome {
