@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme, Uri};
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use tokio::time::timeout;
 use tracing::debug;
@@ -285,6 +285,8 @@ async fn attempt(
         Err(error) => return Err(Unanswered::not_connected(request, error)),
     };
     record.sent_to(upstream);
+    // Its answer has the length of a body and none.
+    let asks_for_head = request.method() == Method::HEAD;
     let sent = match &mut lease.connection {
         Connection::Http2(sender) => sender.requests.try_send_request(request).await,
         Connection::Http1(sender) => {
@@ -307,7 +309,7 @@ async fn attempt(
         }
     };
     let (head, body) = response.into_parts();
-    let body = BegunBody::whole_if_small(body).await;
+    let body = if asks_for_head { Ok(body.into()) } else { BegunBody::whole_if_small(body).await };
     let body = body.map_err(|source| Unanswered::Broken { source, stale: lease.reused })?;
     lease.guard.keep(lease.connection);
     Ok(Response::from_parts(head, ResponseBody::upstream(body, Some(lease.guard))))
