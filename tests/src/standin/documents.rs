@@ -16,6 +16,18 @@ pub struct Documents {
     pub(super) core_resources: CoreResources,
     pub(super) version: &'static str,
     pub(super) readyz: &'static str,
+    pub(super) aggregation: Aggregation,
+}
+
+/// Which form of aggregated discovery a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// v2, from 1.30 on.
+    V2,
+    /// Only v2beta1: 1.27 to 1.29.
+    V2Beta1,
+    /// None, as before.
+    Absent,
 }
 
 /// One aggregated document.
@@ -106,6 +118,60 @@ impl Documents {
         })
     }
 
+    /// The same with a namespaced `resource` more, of `kind`, as after a `CustomResourceDefinition`.
+    #[must_use]
+    pub fn with_resource(mut self, group: &str, version: &str, resource: &str, kind: &str) -> Self {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let response_kind =
+            ResponseKind { group: String::new(), version: String::new(), kind: kind.to_owned() };
+        let resource = ResourceDiscovery {
+            resource: resource.to_owned(),
+            response_kind,
+            scope: "Namespaced".to_owned(),
+            singular_resource: kind.to_ascii_lowercase(),
+            verbs: words(&[
+                "delete",
+                "deletecollection",
+                "get",
+                "list",
+                "patch",
+                "create",
+                "update",
+                "watch",
+            ]),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            subresources: Vec::new(),
+        };
+        let version = VersionDiscovery {
+            version: version.to_owned(),
+            resources: Vec::new(),
+            freshness: "Current".to_owned(),
+        };
+        let items = &mut self.groups.list.items;
+        let place = items.iter().position(|one| one.metadata.name == group).unwrap_or_else(|| {
+            items.push(GroupDiscovery {
+                metadata: GroupName { name: group.to_owned() },
+                versions: Vec::new(),
+            });
+            items.len() - 1
+        });
+        let versions = &mut items[place].versions;
+        let place = versions.iter().position(|one| one.version == version.version).unwrap_or_else(|| {
+            versions.push(version);
+            versions.len() - 1
+        });
+        versions[place].resources.push(resource);
+        self.groups.protobuf = None;
+        self
+    }
+
+    /// The same with an older form of aggregated discovery.
+    #[must_use]
+    pub fn with_aggregation(self, aggregation: Aggregation) -> Self {
+        Self { aggregation, ..self }
+    }
+
     fn changed(mut self, group: &str, change: impl FnOnce(&mut GroupDiscovery)) -> Self {
         let recorded = if group.is_empty() {
             self.core_resources = CoreResources::Generated;
@@ -135,6 +201,7 @@ impl Documents {
             core_resources: CoreResources::Recorded(core_resources),
             version,
             readyz,
+            aggregation: Aggregation::V2,
         }
     }
 
