@@ -26,19 +26,24 @@ impl Asker {
         Self { pool, identity }
     }
 
+    /// Forgets connections to all other servers.
+    pub fn keep_only(&self, upstreams: &[Upstream]) {
+        self.pool.keep_only(upstreams);
+    }
+
     /// GETs a path; `etag` makes the request conditional.
     ///
     /// # Errors
-    /// When no connection came about or it broke off before a response header.
+    /// When the path is none, no connection came about or it broke off before a response header.
     pub async fn get(
         &self,
         upstream: &Upstream,
-        path: &'static str,
+        path: &str,
         accept: &'static str,
         etag: Option<HeaderValue>,
     ) -> Result<Response<Incoming>, Unreached> {
         let mut lease = self.pool.acquire(upstream, TrustClass::Asserted).await?;
-        let mut request = self.request(path, accept, etag);
+        let mut request = self.request(path, accept, etag)?;
         Ok(match &mut lease.connection {
             Connection::Http2(sender) => sender.requests.send_request(request).await?,
             Connection::Http1(sender) => {
@@ -50,17 +55,13 @@ impl Asker {
 
     fn request(
         &self,
-        path: &'static str,
+        path: &str,
         accept: &'static str,
         etag: Option<HeaderValue>,
-    ) -> Request<RequestBody> {
+    ) -> Result<Request<RequestBody>, http::Error> {
         let mut request = Request::new(RequestBody::Empty);
-        *request.uri_mut() = Uri::builder()
-            .scheme("https")
-            .authority(APISERVER_NAME)
-            .path_and_query(path)
-            .build()
-            .expect("constants make a URI");
+        *request.uri_mut() =
+            Uri::builder().scheme("https").authority(APISERVER_NAME).path_and_query(path).build()?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("mvproxy/", env!("CARGO_PKG_VERSION"))));
@@ -72,6 +73,6 @@ impl Asker {
         if let Some(etag) = etag {
             headers.insert(IF_NONE_MATCH, etag);
         }
-        request
+        Ok(request)
     }
 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::causes::chain;
 use crate::config::{Config, RequestHeaderNames, own_credentials};
-use crate::own_client;
+use crate::own_client::{OwnClientError, OwnClients};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
@@ -33,7 +33,7 @@ const PAUSES: [Duration; 4] =
 enum NamesError {
     /// Own credentials are unusable.
     #[error("own credentials cannot be used")]
-    Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Credentials(#[from] OwnClientError),
     /// The API server did not hand the `ConfigMap` out.
     #[error(
         "ConfigMap {NAMESPACE}/{NAME} cannot be read; bind the own user to the Role \
@@ -85,10 +85,7 @@ fn has_credentials(config: &Config) -> bool {
 }
 
 async fn published(config: &Config) -> Result<RequestHeaderNames, NamesError> {
-    let credentials = own_credentials(config).map_err(|error| NamesError::Credentials(error.into()))?;
-    let credentials = credentials.ok_or_else(|| NamesError::Credentials("they are gone".into()))?;
-    let client = own_client::client(credentials, config.local_source_ip)
-        .map_err(|error| NamesError::Credentials(error.into()))?;
+    let client = OwnClients::new(config)?.ok_or(OwnClientError::Gone)?.connect()?;
     let map = read(client).await.map_err(|error| NamesError::Unreadable(Box::new(error)))?;
     names_in(&map.data.unwrap_or_default())
 }

@@ -13,11 +13,17 @@ pub mod answer;
 pub mod document;
 pub mod fetch;
 mod index;
+pub mod memory;
 pub mod merge;
+mod poll;
+pub mod refresh;
+mod servers;
+pub mod shared;
 pub mod sync;
 
 use document::GroupList;
 use index::Index;
+pub use servers::Freshness;
 
 /// Which of the two aggregated discovery documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,6 +158,14 @@ impl Served {
             Document::Core => &self.core,
             Document::Groups => &self.groups,
         }
+    }
+
+    /// Whether nothing changed, the tags included.
+    pub fn serves_the_same(&self, other: &Self) -> bool {
+        let is_same = |part: &Part, other: &Part| part.etag == other.etag && part.list == other.list;
+        is_same(&self.core, &other.core)
+            && is_same(&self.groups, &other.groups)
+            && self.version == other.version
     }
 }
 
