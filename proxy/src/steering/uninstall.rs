@@ -9,7 +9,7 @@ use super::pins::{PEER_OPS_LINK, PinDir, STEER_LINK, map_names};
 
 /// Removes links, then maps, then the folder; says what was there, in this order.
 ///
-/// With the first link gone every new connection goes to the API server. A proxy that still runs goes on serving what it has,
+/// A moment after the first link is gone every new connection goes to the API server. A proxy that still runs goes on serving what it has,
 /// and reports its pin as removed.
 ///
 /// # Errors
