@@ -48,7 +48,7 @@ mod user;
 mod watch;
 
 pub use auth::{BadTokenFile, RequestHeader, StaticToken, parse_token_file};
-pub use documents::{Documents, NAMES as DOCUMENT_NAMES, UnknownDocuments};
+pub use documents::{Aggregation, Documents, NAMES as DOCUMENT_NAMES, UnknownDocuments};
 pub use faults::{Fault, Faults, TurnedAway};
 pub use recorder::RecordedRequest;
 pub use request_info::{RequestInfo, UnreadableUrl};

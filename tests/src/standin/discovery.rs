@@ -24,8 +24,14 @@ pub(super) fn serve(
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments[..] {
         ["api"] if request.method != Method::GET => Some(Ok(only_get())),
-        ["api"] => Some(root(&documents.core, request, style, || legacy::versions(address), true)),
-        ["apis"] => Some(root(&documents.groups, request, style, || legacy::group_list(documents), false)),
+        ["api"] => {
+            let form = |accept: &str| accept::choose_of(documents.aggregation, accept);
+            Some(root(&documents.core, request, style, || legacy::versions(address), true, form))
+        }
+        ["apis"] => {
+            let form = |accept: &str| accept::choose_of(documents.aggregation, accept);
+            Some(root(&documents.groups, request, style, || legacy::group_list(documents), false, form))
+        }
         // With a trailing slash only the unaggregated form exists.
         ["api", ""] => Some(plain(request, style, &legacy::versions(address))),
         ["apis", ""] => Some(plain(request, style, &legacy::group_list(documents))),
@@ -48,13 +54,20 @@ fn root<T: serde::Serialize>(
     style: Style,
     unaggregated: impl FnOnce() -> T,
     strict_ranges: bool,
+    form: impl FnOnce(&str) -> Form,
 ) -> Outcome {
     let accept = accept_header(&request.headers);
     if strict_ranges && !accept::router_produces(&accept) {
         return Err(Status::not_acceptable(accept::OFFERED));
     }
-    match accept::choose(&accept) {
+    match form(&accept) {
         Form::Json => Ok(aggregated(recorded, request, JSON_TYPE, |list| style.render(list))),
+        Form::JsonBeta => Ok(aggregated(recorded, request, JSON_BETA_TYPE, |list| {
+            style.render(&super::documents::GroupDiscoveryList {
+                api_version: "apidiscovery.k8s.io/v2beta1".to_owned(),
+                ..list.clone()
+            })
+        })),
         // YAML 1.2 contains JSON.
         Form::Yaml => Ok(aggregated(recorded, request, YAML_TYPE, |list| Style::Pretty.render(list))),
         Form::Protobuf => match super::documents::protobuf(recorded) {
@@ -66,6 +79,7 @@ fn root<T: serde::Serialize>(
     }
 }
 
+const JSON_BETA_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 const JSON_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const YAML_TYPE: &str = "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const PROTOBUF_TYPE: &str =

@@ -16,6 +16,18 @@ pub struct Documents {
     pub(super) core_resources: CoreResources,
     pub(super) version: &'static str,
     pub(super) readyz: &'static str,
+    pub(super) aggregation: Aggregation,
+}
+
+/// Which form of aggregated discovery a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// v2, from 1.30 on.
+    V2,
+    /// Only v2beta1: 1.27 to 1.29.
+    V2Beta1,
+    /// None, as before.
+    Absent,
 }
 
 /// One aggregated document.
@@ -109,32 +121,54 @@ impl Documents {
     /// The same with `number` more groups of one version, two resources each, as custom resources make them.
     #[must_use]
     pub fn with_custom_resources(mut self, number: usize) -> Self {
-        let resource = |name: &str, verbs: &[&str]| ResourceDiscovery {
-            resource: format!("{name}s"),
-            response_kind: ResponseKind {
-                group: String::new(),
-                version: String::new(),
-                kind: format!("{}{}", name[..1].to_uppercase(), &name[1..]),
-            },
-            scope: "Namespaced".to_owned(),
-            singular_resource: name.to_owned(),
-            verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+        let resource = |name: &str, kind: &str| ResourceDiscovery {
             short_names: vec![name[..2].to_owned()],
             categories: vec!["all".to_owned()],
-            subresources: Vec::new(),
+            ..custom_resource(name, kind)
         };
-        let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
         let groups = (0..number).map(|number| GroupDiscovery {
             metadata: GroupName { name: format!("group-{number:05}.example.com") },
             versions: vec![VersionDiscovery {
                 version: "v1".to_owned(),
-                resources: vec![resource("gadget", &verbs), resource("widget", &verbs)],
+                resources: vec![resource("gadgets", "Gadget"), resource("widgets", "Widget")],
                 freshness: "Current".to_owned(),
             }],
         });
         self.groups.protobuf = None;
         self.groups.list.items.extend(groups);
         self
+    }
+
+    /// The same with a namespaced `resource` more, of `kind`, as after a `CustomResourceDefinition`.
+    #[must_use]
+    pub fn with_resource(mut self, group: &str, version: &str, resource: &str, kind: &str) -> Self {
+        let version = VersionDiscovery {
+            version: version.to_owned(),
+            resources: Vec::new(),
+            freshness: "Current".to_owned(),
+        };
+        let items = &mut self.groups.list.items;
+        let place = items.iter().position(|one| one.metadata.name == group).unwrap_or_else(|| {
+            items.push(GroupDiscovery {
+                metadata: GroupName { name: group.to_owned() },
+                versions: Vec::new(),
+            });
+            items.len() - 1
+        });
+        let versions = &mut items[place].versions;
+        let place = versions.iter().position(|one| one.version == version.version).unwrap_or_else(|| {
+            versions.push(version);
+            versions.len() - 1
+        });
+        versions[place].resources.push(custom_resource(resource, kind));
+        self.groups.protobuf = None;
+        self
+    }
+
+    /// The same with an older form of aggregated discovery.
+    #[must_use]
+    pub fn with_aggregation(self, aggregation: Aggregation) -> Self {
+        Self { aggregation, ..self }
     }
 
     fn changed(mut self, group: &str, change: impl FnOnce(&mut GroupDiscovery)) -> Self {
@@ -166,6 +200,7 @@ impl Documents {
             core_resources: CoreResources::Recorded(core_resources),
             version,
             readyz,
+            aggregation: Aggregation::V2,
         }
     }
 
@@ -281,6 +316,21 @@ pub(super) struct ResponseKind {
     pub(super) group: String,
     pub(super) version: String,
     pub(super) kind: String,
+}
+
+/// A namespaced resource as the API server announces that of a `CustomResourceDefinition`.
+fn custom_resource(resource: &str, kind: &str) -> ResourceDiscovery {
+    let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    ResourceDiscovery {
+        resource: resource.to_owned(),
+        response_kind: ResponseKind { group: String::new(), version: String::new(), kind: kind.to_owned() },
+        scope: "Namespaced".to_owned(),
+        singular_resource: kind.to_ascii_lowercase(),
+        verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        subresources: Vec::new(),
+    }
 }
 
 /// The protobuf bytes of `recorded`.

@@ -13,6 +13,8 @@ pub enum Fault {
     Refuse,
     /// The answer is 500 with a Status.
     InternalError,
+    /// The answer is 403, as for somebody who lacks the right.
+    Forbidden,
     /// The answer is 429 with `Retry-After`.
     TooManyRequests {
         /// Value of `Retry-After`, in seconds.

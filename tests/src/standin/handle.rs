@@ -20,7 +20,7 @@ use super::recorder::{RecordedRequest, is_peer_proxied};
 use super::request_info::RequestInfo;
 use super::respond::{self, Body, Outcome, Style};
 use super::server::{Connection, Shared};
-use super::status::Status;
+use super::status::{Details, Status};
 use super::user::User;
 use super::{clock, discovery, openapi, storage};
 
@@ -102,6 +102,10 @@ async fn answer(
             None
         }
         Some(Fault::InternalError) => return (Some(user), Err(Status::internal("an injected fault"))),
+        Some(Fault::Forbidden) => {
+            let details = Details::of(&info.group, &info.resource, &info.name);
+            return (Some(user), Err(Status::forbidden(details, "an injected fault")));
+        }
         Some(Fault::TooManyRequests { retry_after }) => {
             return (Some(user), Err(Status::too_many_requests(retry_after)));
         }

@@ -1,5 +1,7 @@
 //! Decides from an Accept header which form of a discovery document a client gets.
 
+use crate::standin::documents::Aggregation;
+
 /// The media types named in a 406.
 pub(in crate::standin) const OFFERED: &str =
     "application/json, application/yaml, application/vnd.kubernetes.protobuf";
@@ -9,6 +11,8 @@ pub(in crate::standin) const OFFERED: &str =
 pub(in crate::standin) enum Form {
     /// Aggregated, JSON.
     Json,
+    /// Aggregated v2beta1, JSON.
+    JsonBeta,
     /// Aggregated, YAML.
     Yaml,
     /// Aggregated, protobuf.
@@ -47,9 +51,9 @@ impl<'a> Clause<'a> {
         ["as", "g", "v"].iter().any(|name| self.parameter(name).is_some())
     }
 
-    fn is_aggregated(&self) -> bool {
+    fn is_aggregated(&self, version: &str) -> bool {
         self.parameter("g") == Some("apidiscovery.k8s.io")
-            && self.parameter("v") == Some("v2")
+            && self.parameter("v") == Some(version)
             && self.parameter("as") == Some("APIGroupDiscoveryList")
     }
 }
@@ -67,13 +71,32 @@ pub(in crate::standin) fn clauses(accept: &str) -> Vec<Clause<'_>> {
 pub(in crate::standin) fn choose(accept: &str) -> Form {
     let clauses = clauses(accept);
     let aggregated =
-        clauses.iter().filter(|clause| clause.is_aggregated()).find_map(|clause| match clause.media_type {
-            "application/json" | "application/*" | "*/*" => Some(Form::Json),
-            "application/yaml" => Some(Form::Yaml),
-            "application/vnd.kubernetes.protobuf" => Some(Form::Protobuf),
-            _ => None,
+        clauses.iter().filter(|clause| clause.is_aggregated("v2")).find_map(|clause| {
+            match clause.media_type {
+                "application/json" | "application/*" | "*/*" => Some(Form::Json),
+                "application/yaml" => Some(Form::Yaml),
+                "application/vnd.kubernetes.protobuf" => Some(Form::Protobuf),
+                _ => None,
+            }
         });
     aggregated.unwrap_or(if accepts_json(accept) { Form::Legacy } else { Form::Refused })
+}
+
+/// The same of a server that has another form of aggregated discovery.
+pub(in crate::standin) fn choose_of(aggregation: Aggregation, accept: &str) -> Form {
+    let plain = if accepts_json(accept) { Form::Legacy } else { Form::Refused };
+    match aggregation {
+        Aggregation::V2 => choose(accept),
+        Aggregation::Absent => plain,
+        Aggregation::V2Beta1 => {
+            let clauses = clauses(accept);
+            let is_asked_for = clauses.iter().any(|clause| {
+                clause.is_aggregated("v2beta1")
+                    && matches!(clause.media_type, "application/json" | "application/*" | "*/*")
+            });
+            if is_asked_for { Form::JsonBeta } else { plain }
+        }
+    }
 }
 
 /// Whether plain JSON is among what `accept` allows.
