@@ -113,6 +113,11 @@ impl RequestRecord {
         self.upstream.is_some_and(|upstream| upstream.role == role)
     }
 
+    /// The last server that took the request.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.upstream.as_ref()
+    }
+
     /// Response headers are on their way to the client.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);

@@ -20,18 +20,16 @@ use crate::admin::Admin;
 use crate::asker::Asker;
 use crate::authentication;
 use crate::causes::chain;
-use crate::config::{Config, SteeringMode, own_credentials};
+use crate::config::{Config, SteeringMode};
 use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
-use crate::discovery::sync::Syncer;
+use crate::discovery::sync::{self, SyncOptions};
 use crate::explain::Explainer;
 use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::limits::Sources;
 use crate::metrics::{Live, Metrics};
-use crate::own_client;
-use crate::peers::{OwnAddresses, Peers};
 use crate::prober::Prober;
 use crate::readiness::Readiness;
 use crate::reload::Reloader;
@@ -42,6 +40,7 @@ use crate::upstream::{Role, Upstream};
 use crate::worker;
 
 mod error;
+mod followed;
 
 pub use error::AppError;
 
@@ -64,8 +63,15 @@ pub struct App {
     stop: CancellationToken,
 }
 
-/// What keeps the snapshot true, and what switches steering with it; the latter ends first when the process drains.
-type Background = (JoinSet<()>, Option<tokio::task::JoinHandle<()>>);
+/// What runs beside the path of requests.
+struct Background {
+    /// Keeps the snapshot true.
+    tasks: JoinSet<()>,
+    /// Switches steering with it; ends first when the process drains.
+    switch: Option<tokio::task::JoinHandle<()>>,
+    /// Ends by itself when the process drains.
+    lease: Option<tokio::task::JoinHandle<()>>,
+}
 
 impl App {
     /// Opens sockets and kernel objects.
@@ -136,7 +142,7 @@ impl App {
             info!(%address, "serving");
         }
         let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let (mut tasks, follower) = self.start_discovery(listeners)?;
+        let Background { mut tasks, switch, lease } = self.start_discovery(listeners)?;
         tasks.spawn(self.reloader.run());
         let admin = Admin {
             metrics: Arc::clone(&self.shared.metrics),
@@ -168,38 +174,20 @@ impl App {
             () = self.shared.drain.cancelled() => {}
         }
         info!("draining: new connections go to the API server");
-        if let Some(follower) = follower {
-            follower.abort();
+        if let Some(switch) = switch {
+            switch.abort();
         }
         self.steering.release();
         self.shared.drain.cancel();
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(join)).await;
         admin.abort();
         drop(tasks);
-        ended.map_err(io::Error::other)?.map_err(AppError::from)
-    }
-
-    /// Starts what knows which peers there are.
-    fn start_peers(
-        &self,
-        tasks: &mut JoinSet<()>,
-    ) -> Result<watch::Receiver<Option<Vec<Upstream>>>, AppError> {
-        let config = &self.config;
-        let own = OwnAddresses::new(config.secure_port, config.peer_advertise_ip, config.peer_advertise_port);
-        let peers = Peers::new(self.steering.counters(), own);
-        let list = peers.subscribe();
-        if !config.peers.is_empty() {
-            tasks.spawn(peers.follow_static(config.peers.clone()));
-        } else if own_client(config)?.is_some() {
-            let config = config.clone();
-            tasks.spawn(
-                peers.follow_endpoint_slices(move || own_client(&config)?.ok_or(AppError::NoCredentials)),
-            );
-        } else {
-            warn!("no credentials to read EndpointSlices with and no --peers: there are no peers");
-            tasks.spawn(peers.follow_nobody());
+        if let Some(lease) = lease {
+            // It has a limit of its own.
+            self.stop.cancel();
+            let _ = lease.await;
         }
-        Ok(list)
+        ended.map_err(io::Error::other)?.map_err(AppError::from)
     }
 
     /// Starts what keeps the snapshot true and what follows it.
@@ -209,9 +197,9 @@ impl App {
             warn!(
                 "--feature-gates: UnknownVersionInteroperabilityProxy=false: nothing is rerouted, merged or steered"
             );
-            return Ok((tasks, None));
+            return Ok(Background { tasks, switch: None, lease: None });
         }
-        let list = self.start_peers(&mut tasks)?;
+        let followed = followed::start(&self.config, &self.shared.metrics, &mut tasks)?;
         let identity = Asker::own_identity(&self.shared.names)?;
         let asker = Arc::new(Asker::new(Pool::new(self.dialer.clone()), identity));
         let prober = Prober::new(
@@ -219,29 +207,35 @@ impl App {
             Arc::clone(&self.shared.vitals),
             Arc::clone(&self.steering),
             Arc::clone(&self.shared.snapshot),
-        );
-        tasks.spawn(prober.run());
-        let syncer = Syncer::new(
-            Arc::clone(&self.shared.snapshot),
-            Fetcher::new(asker),
-            Arc::clone(&self.shared.metrics),
-            self.shared.local,
-            self.config.discovery_interval,
-            self.changed.clone(),
             Arc::clone(&self.shared.refresh),
         );
-        tasks.spawn(syncer.run(list));
-        if self.steering.state().attachment == Attachment::Attached {
-            let follower = SkewFollower {
-                mode: self.config.steering,
-                steering: Arc::clone(&self.steering),
-                snapshot: Arc::clone(&self.shared.snapshot),
-                listeners,
-                steers: false,
-            };
-            return Ok((tasks, Some(tokio::spawn(follower.run(self.shared.changes.clone())))));
-        }
-        Ok((tasks, None))
+        tasks.spawn(prober.run());
+        let options = SyncOptions {
+            snapshot: Arc::clone(&self.shared.snapshot),
+            fetcher: Arc::new(Fetcher::new(asker)),
+            metrics: Arc::clone(&self.shared.metrics),
+            counters: self.steering.counters(),
+            local: self.shared.local,
+            interval: self.config.discovery_interval,
+            stale_after: self.config.peer_stale_after,
+            changed: self.changed.clone(),
+            refresh: Arc::clone(&self.shared.refresh),
+            shared: followed.shared,
+            remembered: followed.remembered,
+            memory: followed.memory,
+        };
+        tasks.spawn(sync::run(options, followed.list));
+        let lease = followed.lease.map(|lease| tokio::spawn(lease.run(self.stop.clone())));
+        let is_attached = self.steering.state().attachment == Attachment::Attached;
+        let switch = is_attached.then(|| SkewFollower {
+            mode: self.config.steering,
+            steering: Arc::clone(&self.steering),
+            snapshot: Arc::clone(&self.shared.snapshot),
+            listeners,
+            steers: false,
+        });
+        let switch = switch.map(|switch| tokio::spawn(switch.run(self.shared.changes.clone())));
+        Ok(Background { tasks, switch, lease })
     }
 }
 
@@ -279,12 +273,6 @@ pub fn run(config: Config, credentials: &Credentials) -> Result<(), AppError> {
     })
 }
 
-/// A client with the proxy's own credentials, read anew; `None` when it has none.
-fn own_client(config: &Config) -> Result<Option<kube::Client>, AppError> {
-    let Some(credentials) = own_credentials(config)? else { return Ok(None) };
-    Ok(Some(own_client::client(credentials, config.local_source_ip)?))
-}
-
 /// Puts together what all workers share.
 fn share(
     config: &Config,
@@ -303,6 +291,7 @@ fn share(
         metrics: Arc::new(Metrics::new(Live {
             steering: Arc::clone(steering),
             snapshot: Arc::clone(&snapshot),
+            freshness: Arc::default(),
             credentials: reloader.state(),
             sources: Arc::clone(&sources),
             workers,

@@ -45,14 +45,19 @@ impl Asker {
         })
     }
 
+    /// Forgets connections to all other servers.
+    pub fn keep_only(&self, upstreams: &[Upstream]) {
+        self.pool.keep_only(upstreams);
+    }
+
     /// GETs a path; `etag` makes the request conditional.
     ///
     /// # Errors
-    /// When no connection came about or it broke off before a response header.
+    /// When the path is none, no connection came about or it broke off before a response header.
     pub async fn get(
         &self,
         upstream: &Upstream,
-        path: &'static str,
+        path: &str,
         accept: &'static str,
         etag: Option<HeaderValue>,
     ) -> Result<Response<Incoming>, Unreached> {
@@ -67,17 +72,17 @@ impl Asker {
     /// Sends a request of its own.
     ///
     /// # Errors
-    /// When no connection came about or it broke off before a response header.
+    /// When the path is none, no connection came about or it broke off before a response header.
     pub async fn send(
         &self,
         upstream: &Upstream,
         method: Method,
-        path: &'static str,
+        path: &str,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, Unreached> {
+        let mut request = self.request(method, path, headers, body)?;
         let mut lease = self.pool.acquire(upstream, TrustClass::Asserted, Wanted::Any).await?;
-        let mut request = self.request(method, path, headers, body);
         Ok(match &mut lease.connection {
             Connection::Http2(sender) => sender.requests.send_request(request).await?,
             Connection::Http1(sender) => {
@@ -90,19 +95,15 @@ impl Asker {
     fn request(
         &self,
         method: Method,
-        path: &'static str,
+        path: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Request<RequestBody> {
+    ) -> Result<Request<RequestBody>, http::Error> {
         let body = if body.is_empty() { RequestBody::Empty } else { RequestBody::Own(Some(body)) };
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = Uri::builder()
-            .scheme("https")
-            .authority(APISERVER_NAME)
-            .path_and_query(path)
-            .build()
-            .expect("constants make a URI");
+        *request.uri_mut() =
+            Uri::builder().scheme("https").authority(APISERVER_NAME).path_and_query(path).build()?;
         *request.headers_mut() = headers;
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("mvproxy/", env!("CARGO_PKG_VERSION"))));
@@ -111,6 +112,6 @@ impl Asker {
         for (name, value) in self.identity.iter() {
             headers.append(name.clone(), value.clone());
         }
-        request
+        Ok(request)
     }
 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::causes::chain;
 use crate::config::{Config, RequestHeaderNames, own_credentials};
-use crate::own_client;
+use crate::own_client::{OwnClientError, OwnClients};
 
 const NAMESPACE: &str = "kube-system";
 /// Name of the `ConfigMap`.
@@ -34,7 +34,7 @@ const PAUSES: [Duration; 4] =
 pub enum NamesError {
     /// Own credentials are unusable.
     #[error("own credentials cannot be used")]
-    Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Credentials(#[from] OwnClientError),
     /// The API server did not hand the `ConfigMap` out.
     #[error(
         "ConfigMap {NAMESPACE}/{CONFIG_MAP} cannot be read; bind the own user to the Role \
@@ -100,11 +100,7 @@ pub fn is_configured(config: &Config) -> bool {
 }
 
 async fn with_own_credentials(config: &Config) -> Result<Published, NamesError> {
-    let credentials = own_credentials(config).map_err(|error| NamesError::Credentials(error.into()))?;
-    let credentials = credentials.ok_or_else(|| NamesError::Credentials("they are gone".into()))?;
-    let client = own_client::client(credentials, config.local_source_ip)
-        .map_err(|error| NamesError::Credentials(error.into()))?;
-    published(client).await
+    published(OwnClients::new(config)?.ok_or(OwnClientError::Gone)?.connect()?).await
 }
 
 /// Reads the `ConfigMap`.

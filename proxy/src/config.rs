@@ -58,6 +58,12 @@ pub struct Config {
     pub peer_advertise_port: Option<u16>,
     /// Static peers, `host:port`; empty means discovered (`--peers`).
     pub peers: Vec<PeerAddress>,
+    /// Networks in which a Lease alone may name a peer (`--peer-allowed-cidrs`).
+    pub peer_allowed_cidrs: Vec<IpNet>,
+    /// How long what a silent peer served is believed (`--peer-stale-after`).
+    pub peer_stale_after: Duration,
+    /// Folder for what has to outlive the process; `None` for nowhere (`--state-dir`).
+    pub state_dir: Option<PathBuf>,
     /// Own credentials; in-cluster ones when absent (`--kubeconfig`).
     pub kubeconfig: Option<PathBuf>,
     /// When connections are steered (`--steering`).

@@ -16,9 +16,14 @@ pub mod document;
 pub mod fetch;
 mod index;
 mod json;
+pub mod memory;
 pub mod merge;
 pub mod page;
+mod poll;
 mod protobuf;
+pub mod refresh;
+mod servers;
+pub mod shared;
 pub mod sync;
 mod unaggregated;
 pub mod view;
@@ -27,6 +32,7 @@ pub use difference::{Difference, MissingVerb};
 
 use document::GroupList;
 use index::Index;
+pub use servers::Freshness;
 use view::View;
 
 /// Which of the two aggregated discovery documents.
@@ -158,6 +164,14 @@ impl Served {
             Document::Core => &self.core,
             Document::Groups => &self.groups,
         }
+    }
+
+    /// Whether nothing changed, the tags included.
+    pub fn serves_the_same(&self, other: &Self) -> bool {
+        let is_same = |part: &Part, other: &Part| part.etag == other.etag && part.list == other.list;
+        is_same(&self.core, &other.core)
+            && is_same(&self.groups, &other.groups)
+            && self.version == other.version
     }
 }
 

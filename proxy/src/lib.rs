@@ -34,6 +34,7 @@ pub mod worker;
 pub mod asker;
 pub mod discovery;
 pub mod own_client;
+pub mod pause;
 pub mod peers;
 pub mod prober;
 pub mod upstream;

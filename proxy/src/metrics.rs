@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::classify::RequestInfo;
-use crate::discovery::Snapshot;
+use crate::discovery::{Freshness, Snapshot};
 use crate::error::RequestError;
 use crate::limits::Sources;
 use crate::reload::CredentialState;
@@ -25,8 +25,9 @@ pub struct Metrics {
     registry: Registry,
     rerouted: Family<Rerouted, Counter>,
     proxy_errors: Family<ErrorType, Counter>,
-    sync_errors: Family<ErrorType, Counter>,
+    sync_errors: Family<SyncError, Counter>,
     connections_ended: Family<EndReason, Counter>,
+    freshness: Arc<ArcSwap<Vec<Freshness>>>,
 }
 
 /// Why the proxy ended a client's connection, or did not serve it.
@@ -80,6 +81,13 @@ struct ErrorType {
     r#type: &'static str,
 }
 
+/// Upstream's label and one of our own beside it: sums over `type` are what upstream counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SyncError {
+    r#type: &'static str,
+    reason: &'static str,
+}
+
 impl Metrics {
     /// Registers everything; the collector reads kernel maps and the snapshot when it is scraped, never before.
     pub fn new(live: Live) -> Self {
@@ -108,8 +116,9 @@ impl Metrics {
             "Client connections that the proxy ended by a limit or did not serve, by reason",
             connections_ended.clone(),
         );
+        let freshness = Arc::clone(&live.freshness);
         registry.register_collector(Box::new(live));
-        Self { registry, rerouted, proxy_errors, sync_errors, connections_ended }
+        Self { registry, rerouted, proxy_errors, sync_errors, connections_ended, freshness }
     }
 
     /// A rerouted request was answered, by a peer or, with the proxy's own failure, for one.
@@ -128,9 +137,14 @@ impl Metrics {
         self.proxy_errors.get_or_create(&ErrorType { r#type: error.label() }).inc();
     }
 
-    /// A server could not be asked what it serves.
-    pub fn discovery_failed(&self) {
-        self.sync_errors.get_or_create(&ErrorType { r#type: "fetch_discovery" }).inc();
+    /// Who the servers are, or what one of them serves, could not be learned.
+    pub fn discovery_failed(&self, r#type: &'static str, reason: &'static str) {
+        self.sync_errors.get_or_create(&SyncError { r#type, reason }).inc();
+    }
+
+    /// How well each peer is known at present.
+    pub fn set_freshness(&self, freshness: Vec<Freshness>) {
+        self.freshness.store(Arc::new(freshness));
     }
 
     /// A client's connection met a limit.
@@ -156,6 +170,8 @@ pub struct Live {
     pub steering: Arc<Steering>,
     /// What every server serves.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// How well each peer is known; written by [`Metrics::set_freshness`].
+    pub freshness: Arc<ArcSwap<Vec<Freshness>>>,
     /// Certificates, keys and CAs in use.
     pub credentials: Arc<ArcSwap<CredentialState>>,
     /// Open connections.
@@ -167,6 +183,7 @@ pub struct Live {
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_peers(&mut encoder)?;
+        self.encode_freshness(&mut encoder)?;
         self.encode_credentials(&mut encoder)?;
         self.encode_load(&mut encoder)?;
         self.encode_state(&mut encoder)
@@ -192,6 +209,25 @@ impl Live {
         counters(encoder, "mvproxy_peer_connections_opened", "Connections opened to an API server", &opened)?;
         let failed: Vec<_> = l4.iter().map(|(peer, cells)| (peer.to_string(), cells.failed)).collect();
         counters(encoder, "mvproxy_peer_connections_failed", "Connections that did not come about", &failed)
+    }
+
+    fn encode_freshness(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let freshness = self.freshness.load();
+        let name = "mvproxy_peer_discovery_stale";
+        let help = "1 while a peer cannot be asked what it serves and what is known of it stays";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for peer in freshness.iter() {
+            let labels = [("peer", peer.peer.to_string())];
+            ConstGauge::new(i64::from(peer.is_stale)).encode(family.encode_family(&labels)?)?;
+        }
+        let name = "mvproxy_peer_discovery_age_seconds";
+        let help = "Time since a peer was asked and answered";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (peer, heard) in freshness.iter().filter_map(|peer| Some((peer.peer, peer.heard?))) {
+            let labels = [("peer", peer.to_string())];
+            ConstGauge::new(heard.elapsed().as_secs_f64()).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn encode_credentials(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ use tracing::info;
 
 use crate::asker::Asker;
 use crate::discovery::Snapshot;
+use crate::discovery::refresh::Refresh;
 use crate::steering::Steering;
 use crate::upstream::Upstream;
 use crate::vitals::Vitals;
@@ -30,6 +31,7 @@ pub struct Prober {
     vitals: Arc<Vitals>,
     steering: Arc<Steering>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    refresh: Arc<Refresh>,
 }
 
 impl Prober {
@@ -39,8 +41,9 @@ impl Prober {
         vitals: Arc<Vitals>,
         steering: Arc<Steering>,
         snapshot: Arc<ArcSwap<Snapshot>>,
+        refresh: Arc<Refresh>,
     ) -> Self {
-        Self { asker, vitals, steering, snapshot }
+        Self { asker, vitals, steering, snapshot, refresh }
     }
 
     /// Runs until the task is dropped. A server that hangs delays no other's probe, and has one probe at a time.
@@ -57,7 +60,8 @@ impl Prober {
             self.read_round_trips(&servers);
             for upstream in servers {
                 running.entry(upstream.address).or_insert_with(|| {
-                    probes.spawn(probe(Arc::clone(&self.asker), Arc::clone(&self.vitals), upstream))
+                    let (asker, vitals) = (Arc::clone(&self.asker), Arc::clone(&self.vitals));
+                    probes.spawn(probe(asker, vitals, Arc::clone(&self.refresh), upstream))
                 });
             }
         }
@@ -74,7 +78,7 @@ impl Prober {
     }
 }
 
-async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
+async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, refresh: Arc<Refresh>, upstream: Upstream) {
     let was_healthy = vitals.is_healthy(&upstream);
     if let Ok(Ok(response)) = timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
         // A server that refuses to say whether it is ready does answer: only its own "no" counts.
@@ -87,6 +91,10 @@ async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, upstream: Upstream) {
     }
     let is_healthy = vitals.is_healthy(&upstream);
     if was_healthy != is_healthy {
+        if is_healthy {
+            // It may have come back as another version, and nobody asks a silent server often.
+            refresh.of(&upstream);
+        }
         info!(address = %upstream.address, role = ?upstream.role, healthy = is_healthy, "API server's condition changed");
     }
 }

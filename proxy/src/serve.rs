@@ -14,7 +14,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
-use tokio::sync::Notify;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -23,6 +22,7 @@ use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
 use crate::causes::chain;
 use crate::classify::{self, RequestInfo, classify};
+use crate::discovery::refresh::Refresh;
 use crate::discovery::{Snapshot, accept};
 use crate::error::RequestError;
 use crate::forward::connect::MAX_HEADERS;
@@ -42,6 +42,7 @@ use crate::vitals::Vitals;
 mod activity;
 mod deliver;
 mod discover;
+mod doubt;
 mod life;
 mod watch;
 
@@ -77,8 +78,8 @@ pub struct Shared {
     pub sources: Arc<Sources>,
     /// How long clients may take.
     pub time_limits: TimeLimits,
-    /// Asks for the local server's documents to be fetched at once.
-    pub refresh: Arc<Notify>,
+    /// Has servers asked at once what they serve.
+    pub refresh: Arc<Refresh>,
     /// Tells that the snapshot was replaced.
     pub changes: Receiver<()>,
     /// Cancelled when the process drains.
@@ -286,6 +287,7 @@ async fn answer(
         shared.metrics.rerouted(code.as_u16(), info);
     }
     let response = result?;
+    doubt::note(&shared.refresh, decision, info, &response, record);
     if let Some(watch) = watch {
         return Ok(watch.follow(worker, response));
     }

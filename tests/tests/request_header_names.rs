@@ -81,6 +81,7 @@ fn configured(files: &Path, local: &Standin) -> Config {
         "--listen=127.0.0.1:0".to_owned(),
         "--admin-address=127.0.0.1:0".to_owned(),
         "--peers=127.0.0.1:1".to_owned(),
+        format!("--state-dir={}", file("state")),
         format!("--local-apiserver={}", local.addr),
         format!("--kubeconfig={}", file("local/admin.conf")),
         format!("--tls-cert-file={}", file("local/apiserver.crt")),

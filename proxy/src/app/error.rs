@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::accept::AcceptError;
-use crate::config::ConfigError;
 use crate::identity::names::AssertionError;
 use crate::own_client::OwnClientError;
 use crate::steering::SteeringError;
@@ -43,13 +42,7 @@ pub enum AppError {
     },
     /// The proxy's own credentials are unusable.
     #[error(transparent)]
-    OwnCredentials(#[from] ConfigError),
-    /// No client for the local API server can be made of them.
-    #[error("--kubeconfig: no client can be made of the credentials")]
     OwnClient(#[from] OwnClientError),
-    /// The pod's service account was there and is gone.
-    #[error("the service account's files are gone")]
-    NoCredentials,
     /// A runtime, thread or signal handler cannot be had.
     #[error("the process cannot start its threads")]
     Process(#[from] io::Error),

@@ -36,6 +36,9 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         serving_tls: read.serving_tls(),
         request_header: read.request_header_names(),
         peers: read.many("peers", values::peer).unwrap_or_default(),
+        peer_allowed_cidrs: read.many("peer-allowed-cidrs", values::network).unwrap_or_default(),
+        peer_stale_after: read.one("peer-stale-after", values::staleness).unwrap_or(PEER_STALE_AFTER),
+        state_dir: read.state_dir(),
         peer_advertise_ip: read.one("peer-advertise-ip", values::dialled_ip),
         peer_advertise_port: read.one("peer-advertise-port", values::port),
         kubeconfig: read.file("kubeconfig"),
@@ -62,6 +65,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
 
 const LOCAL_SOURCE_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 43, 1));
 const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
+const PEER_STALE_AFTER: Duration = Duration::from_mins(10);
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads flags one by one and keeps the mistakes.
@@ -79,6 +83,14 @@ impl Reader<'_> {
 
     fn file(&self, name: &'static str) -> Option<PathBuf> {
         self.sources.pick(name)?.last().map(PathBuf::from)
+    }
+
+    /// Given empty it means nowhere, which is something else than not given.
+    fn state_dir(&mut self) -> Option<PathBuf> {
+        match self.sources.pick("state-dir") {
+            None => Some(flags::STATE_DIR.into()),
+            Some(_) => self.one("state-dir", values::absolute_path),
+        }
     }
 
     /// `None` when the flag is given nowhere; an empty list when it is given empty.

@@ -38,6 +38,9 @@ pub(super) fn find(name: &str) -> Option<&'static FlagSpec> {
 /// The one feature gate, as kube-apiserver spells it (KEP-4020).
 pub(super) const GATE: &str = "UnknownVersionInteroperabilityProxy";
 
+/// What has to outlive the process, and a reboot: the peers may be down when the node comes back.
+pub(super) const STATE_DIR: &str = "/var/lib/mvproxy";
+
 /// The folder that the kernel objects are pinned in, shared with nobody.
 pub(super) const BPFFS_DIR: &str = "/sys/fs/bpf/mvproxy";
 
@@ -163,12 +166,19 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("peers", "HOST:PORT,...", PEERS)
     },
     FlagSpec {
+        help: "Networks in which a Lease in kube-system alone may name a peer; elsewhere --peers or the kubernetes \
+               EndpointSlices have to name its IP too [default: none]",
+        arity: Arity::Many,
+        ..one("peer-allowed-cidrs", "CIDR,...", PEERS)
+    },
+    FlagSpec {
         help: "CAs of API servers' serving certificates, PEM [default: the CA of --kubeconfig, else \
                --client-ca-file where the own serving certificate is signed by it]",
         ..manifest("peer-ca-file", "FILE", PEERS)
     },
     FlagSpec {
-        help: "Own address as peers should dial it; a manifest's advertise-address stands in for it",
+        help: "Own address as peers should dial it, published on a Lease in kube-system; a manifest's \
+               advertise-address stands in for it",
         ..manifest("peer-advertise-ip", "IP", PEERS)
     },
     FlagSpec { help: "Own port as peers should dial it", ..manifest("peer-advertise-port", "PORT", PEERS) },
@@ -179,6 +189,15 @@ pub(super) static FLAGS: &[FlagSpec] = &[
     FlagSpec {
         help: "Pause between two rounds of asking API servers what they serve [default: 5s]",
         ..one("discovery-interval", "DURATION", PEERS)
+    },
+    FlagSpec {
+        help: "Time for which what a peer served is believed while it cannot be asked [default: 10m]",
+        ..one("peer-stale-after", "DURATION", PEERS)
+    },
+    FlagSpec {
+        help: "Folder for what is known of peers, so that a restart while they are down forgets nothing; empty for \
+               nowhere [default: /var/lib/mvproxy]",
+        ..one("state-dir", "DIR", PEERS)
     },
     FlagSpec {
         help: "UnknownVersionInteroperabilityProxy=true|false: reroute requests and merge discovery, or only \

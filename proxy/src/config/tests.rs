@@ -61,6 +61,9 @@ fn defaults_are_the_documented_ones() {
     assert!(config.listen.ip().is_unspecified() && config.listen.port() == 0);
     assert_eq!(config.admin_address.to_string(), "127.0.0.1:9643");
     assert_eq!(config.discovery_interval, Duration::from_secs(5));
+    assert_eq!(config.peer_stale_after, Duration::from_mins(10));
+    assert!(config.peer_allowed_cidrs.is_empty());
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new("/var/lib/mvproxy")));
     assert_eq!((config.steering, config.log_format), (SteeringMode::Auto, LogFormat::Text));
     assert_eq!(config.bpffs_dir, Path::new("/sys/fs/bpf/mvproxy"));
     assert!((1..=4).contains(&config.workers.get()));
@@ -85,6 +88,9 @@ fn every_flag_reaches_its_field() {
         "--peer-ca-file=/pki/peer-ca.crt",
         "--peer-advertise-ip=10.0.0.9",
         "--peer-advertise-port=7",
+        "--peer-allowed-cidrs=10.1.0.0/16,fd00::/8",
+        "--peer-stale-after=1h30m",
+        "--state-dir=/s",
         "--steering=on-skew",
         "--bpffs-dir=/b",
         "--cgroup=/c",
@@ -106,6 +112,10 @@ fn every_flag_reaches_its_field() {
     assert_eq!(config.request_header.allowed_names, ["a", "b", "c"]);
     assert!(config.request_header.uid.is_empty());
     assert_eq!(config.files.peer_ca.as_deref(), Some(Path::new("/pki/peer-ca.crt")));
+    assert_eq!(config.peer_allowed_cidrs.len(), 2);
+    assert_eq!(config.peer_stale_after, Duration::from_mins(90));
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new("/s")));
+    assert_eq!(complete(&["--state-dir="]).unwrap().state_dir, None);
     assert_eq!(config.peer_advertise_ip.unwrap().to_string(), "10.0.0.9");
     assert_eq!((config.steering, config.log_format), (SteeringMode::OnSkew, LogFormat::Json));
     assert_eq!(

@@ -140,6 +140,14 @@ pub(super) fn boolean(text: &str) -> Reading<bool> {
     }
 }
 
+/// How long a peer may be silent.
+pub(super) fn staleness(text: &str) -> Reading<Duration> {
+    let sane = Duration::from_secs(1)..=Duration::from_hours(24);
+    duration(text)
+        .filter(|it| sane.contains(it))
+        .ok_or("a duration from 1s to 24h: write it like 10m, 90s or 1h30m")
+}
+
 /// A pause between two rounds of discovery.
 pub(super) fn interval(text: &str) -> Reading<Duration> {
     let sane = Duration::from_millis(10)..=Duration::from_hours(1);

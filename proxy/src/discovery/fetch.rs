@@ -4,66 +4,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ETAG;
-use http::{HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::document::{DocumentError, GroupList};
+use super::document::GroupList;
 use super::{Document, Part, Served};
-use crate::asker::{Asker, Unreached};
+use crate::asker::Asker;
 use crate::upstream::Upstream;
+
+mod error;
+mod legacy;
+
+pub use error::FetchError;
 
 /// Aggregated discovery without peers' resources. Servers that do not know the profile or v2 skip to what they know.
 pub const ACCEPT_OWN: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
 application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
 application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+/// The same, and what servers without aggregated discovery have: any aggregated clause wins over it.
+const ACCEPT_ANY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
+application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
+application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
+application/json";
+const ACCEPT_JSON: &str = "application/json";
 
 /// Time for one whole fetch. A server that hangs delays nobody else.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a server that has to be asked for every group version.
+const LEGACY_TIMEOUT: Duration = Duration::from_secs(20);
 /// A cluster with 10,000 resources has a document of about 10 MB.
-const DOCUMENT_LIMIT: usize = 32 * 1024 * 1024;
-
-/// Why a server could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// No connection.
-    #[error("{path}: not reached")]
-    NotReached {
-        /// Path.
-        path: &'static str,
-        /// Cause.
-        source: Unreached,
-    },
-    /// An answer that is no discovery document.
-    #[error("{path}: answered {status}")]
-    Status {
-        /// Path.
-        path: &'static str,
-        /// Status.
-        status: StatusCode,
-    },
-    /// A body that broke off or is too large.
-    #[error("{path}: body of more than {DOCUMENT_LIMIT} bytes, or broken off")]
-    Body {
-        /// Path.
-        path: &'static str,
-        /// Cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A document that cannot be used.
-    #[error("{path}: unusable document")]
-    Document {
-        /// Path.
-        path: &'static str,
-        /// Cause.
-        source: DocumentError,
-    },
-    /// Too slow.
-    #[error("no complete answer within {} s", FETCH_TIMEOUT.as_secs())]
-    TimedOut,
-}
+const DOCUMENT_LIMIT: usize = 16 * 1024 * 1024;
+/// The same cluster's document has about 100,000 objects. An empty one takes 2 bytes on the wire and a hundred times that
+/// in memory.
+const MOST_OBJECTS: usize = 250_000;
 
 /// Asks servers what they serve.
 #[derive(Debug)]
@@ -97,10 +75,28 @@ impl Fetcher {
         upstream: &Upstream,
         known: Option<&Arc<Served>>,
     ) -> Result<Arc<Served>, FetchError> {
-        timeout(FETCH_TIMEOUT, self.fetch_all(upstream, known)).await.map_err(|_| FetchError::TimedOut)?
+        let aggregated = timeout(FETCH_TIMEOUT, self.fetch_aggregated(upstream, known)).await;
+        let found = match aggregated.unwrap_or(Err(FetchError::late(FETCH_TIMEOUT))) {
+            Err(error) if error.is_legacy() => {
+                let legacy =
+                    timeout(LEGACY_TIMEOUT, self.fetch_legacy(upstream, known.map(|known| &**known))).await;
+                Arc::new(legacy.unwrap_or(Err(FetchError::late(LEGACY_TIMEOUT)))?)
+            }
+            found => found?,
+        };
+        Ok(match known {
+            // Tags can change, or not be there, although nothing else did.
+            Some(known) if known.serves_the_same(&found) => Arc::clone(known),
+            _ => found,
+        })
     }
 
-    async fn fetch_all(
+    /// Forgets connections to all other servers.
+    pub fn keep_only(&self, upstreams: &[Upstream]) {
+        self.asker.keep_only(upstreams);
+    }
+
+    async fn fetch_aggregated(
         &self,
         upstream: &Upstream,
         known: Option<&Arc<Served>>,
@@ -127,49 +123,88 @@ impl Fetcher {
     ) -> Result<Option<Part>, FetchError> {
         let path = document.path();
         let etag = known.and_then(|known| known.part(document).etag.clone());
-        match self.get(upstream, path, ACCEPT_OWN, etag).await? {
-            Answer::NotModified => Ok(None),
+        let is_conditional = etag.is_some();
+        match self.get(upstream, path, ACCEPT_ANY, etag).await? {
+            Answer::NotModified if is_conditional => Ok(None),
+            Answer::NotModified => {
+                Err(FetchError::Status { path: path.to_owned(), status: StatusCode::NOT_MODIFIED })
+            }
             Answer::New(body, etag) => {
-                let list =
-                    GroupList::decode(&body).map_err(|source| FetchError::Document { path, source })?;
+                let list = GroupList::decode(&body)
+                    .map_err(|source| FetchError::Document { path: path.to_owned(), source })?;
                 Ok(Some(Part { list, etag }))
             }
         }
     }
 
     async fn fetch_version(&self, upstream: &Upstream) -> Result<String, FetchError> {
-        let path = "/version";
-        match self.get(upstream, path, "application/json", None).await? {
-            Answer::NotModified => Err(FetchError::Status { path, status: StatusCode::NOT_MODIFIED }),
-            Answer::New(body, _) => {
-                let info: VersionInfo = serde_json::from_slice(&body)
-                    .map_err(|source| FetchError::Document { path, source: source.into() })?;
-                Ok(info.git_version)
+        let info: VersionInfo = self.get_json(upstream, "/version").await?;
+        Ok(info.git_version)
+    }
+
+    async fn get_json<T: for<'de> Deserialize<'de>>(
+        &self,
+        upstream: &Upstream,
+        path: &str,
+    ) -> Result<T, FetchError> {
+        match self.get(upstream, path, ACCEPT_JSON, None).await? {
+            Answer::NotModified => {
+                Err(FetchError::Status { path: path.to_owned(), status: StatusCode::NOT_MODIFIED })
             }
+            Answer::New(body, _) => serde_json::from_slice(&body)
+                .map_err(|source| FetchError::Document { path: path.to_owned(), source: source.into() }),
         }
     }
 
     async fn get(
         &self,
         upstream: &Upstream,
-        path: &'static str,
+        path: &str,
         accept: &'static str,
         etag: Option<HeaderValue>,
     ) -> Result<Answer, FetchError> {
-        let response = self
-            .asker
-            .get(upstream, path, accept, etag)
-            .await
-            .map_err(|source| FetchError::NotReached { path, source })?;
-        let etag = response.headers().get(ETAG).cloned();
-        match response.status() {
+        let response = self.asker.get(upstream, path, accept, etag).await;
+        let response = response.map_err(|source| FetchError::NotReached { path: path.to_owned(), source })?;
+        let (parts, body) = response.into_parts();
+        match parts.status {
             StatusCode::NOT_MODIFIED => Ok(Answer::NotModified),
             StatusCode::OK => {
-                let body = Limited::new(response.into_body(), DOCUMENT_LIMIT).collect().await;
-                let body = body.map_err(|source| FetchError::Body { path, source })?;
-                Ok(Answer::New(body.to_bytes(), etag))
+                check(&parts.headers, path)?;
+                let body = read(body, path).await?;
+                Ok(Answer::New(body, parts.headers.get(ETAG).cloned()))
             }
-            status => Err(FetchError::Status { path, status }),
+            status => Err(FetchError::Status { path: path.to_owned(), status }),
         }
     }
+}
+
+/// Whether the headers announce plain JSON; nothing else was asked for. Where they announce nothing the content decides.
+fn check(headers: &HeaderMap, path: &str) -> Result<(), FetchError> {
+    let media_type = headers.get(CONTENT_TYPE).map_or(ACCEPT_JSON.as_bytes(), HeaderValue::as_bytes);
+    let essence = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if !essence.eq_ignore_ascii_case(ACCEPT_JSON.as_bytes()) {
+        let found = String::from_utf8_lossy(&essence[..essence.len().min(64)]).into_owned();
+        return Err(FetchError::ContentType { path: path.to_owned(), found });
+    }
+    let is_plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !is_plain(encoding)) {
+        return Err(FetchError::Encoded { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// A body within its limits. What is too large by its own account is not even begun.
+async fn read(body: Incoming, path: &str) -> Result<Bytes, FetchError> {
+    let too_large = || FetchError::TooLarge { path: path.to_owned() };
+    if body.size_hint().lower() > DOCUMENT_LIMIT as u64 {
+        return Err(too_large());
+    }
+    let body = match Limited::new(body, DOCUMENT_LIMIT).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Err(source) => return Err(FetchError::Broken { path: path.to_owned(), source }),
+    };
+    // Strings may contain braces too; that only makes the limit stricter.
+    let objects: usize = body.iter().map(|byte| usize::from(*byte == b'{')).sum();
+    if objects > MOST_OBJECTS { Err(too_large()) } else { Ok(body) }
 }

@@ -1,181 +1,318 @@
 //! Keeps the snapshot true: one task per server asks, one writer publishes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep_until};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::fetch::{FetchError, Fetcher};
+use super::fetch::Fetcher;
+use super::memory::{Remembered, RememberedPeer};
+use super::poll::{Poll, ServerId, Update};
+use super::refresh::Refresh;
+use super::servers::{Fate, Knowledge, Server};
+use super::shared::SharedApis;
 use super::{Served, Snapshot};
-use crate::causes::chain;
 use crate::metrics::Metrics;
+use crate::peers::{Peer, PeerList};
+use crate::steering::{PeerCounters, PeerSlot};
 use crate::upstream::{Role, Upstream};
+
+/// What the writer of the snapshot works with.
+#[derive(Debug)]
+pub struct SyncOptions {
+    /// What is written.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// How servers are asked.
+    pub fetcher: Arc<Fetcher>,
+    /// Where failures are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where peers get their slots.
+    pub counters: Arc<PeerCounters>,
+    /// This node's API server.
+    pub local: Upstream,
+    /// How often every server is asked (`--discovery-interval`).
+    pub interval: Duration,
+    /// How long what a silent server served is believed (`--peer-stale-after`).
+    pub stale_after: Duration,
+    /// Told of each new snapshot.
+    pub changed: watch::Sender<()>,
+    /// Has servers asked out of turn.
+    pub refresh: Arc<Refresh>,
+    /// What was deleted or changed a moment ago.
+    pub shared: watch::Receiver<SharedApis>,
+    /// What was known of peers before the process began.
+    pub remembered: Vec<RememberedPeer>,
+    /// Told what is to outlive the process.
+    pub memory: watch::Sender<Option<Arc<Remembered>>>,
+}
 
 /// The only writer of the snapshot.
 #[derive(Debug)]
 pub struct Syncer {
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    fetcher: Arc<Fetcher>,
-    metrics: Arc<Metrics>,
-    local: Upstream,
-    interval: Duration,
-    changed: watch::Sender<()>,
-    /// Asks for the local server's documents at once.
-    refresh: Arc<Notify>,
-    servers: HashMap<SocketAddr, Server>,
-    peers: Vec<Upstream>,
+    options: SyncOptions,
+    /// The local server has the first id, peers have theirs in the order in which they appeared.
+    servers: BTreeMap<ServerId, Server>,
+    next_id: ServerId,
     /// Whether the list was read at all; until then nobody can say that something is served by nobody.
     peers_are_known: bool,
-    /// Peers that left the list, and until when they are remembered.
-    departed: HashMap<Upstream, Instant>,
+    /// See [`PeerList::others`].
+    others: u64,
+    /// When all servers are asked once more, because a shared object changed.
+    settling: Vec<Instant>,
+    /// When the memory was told last.
+    memorised: Instant,
+    updates: mpsc::Sender<Update>,
 }
 
-/// One server as the writer knows it.
-#[derive(Debug)]
-struct Server {
-    polling: JoinHandle<()>,
-    /// The last set it was known to serve. A server that cannot be asked keeps it: nothing that exists is forgotten
-    /// because somebody was slow.
-    served: Option<Arc<Served>>,
-    failing: bool,
-}
+/// The local server.
+const LOCAL: ServerId = 0;
+/// How often the servers are looked through for what has become too old.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often the memory is told when nothing changes.
+const MEMORY_INTERVAL: Duration = Duration::from_mins(1);
+/// Updates that may wait for the writer.
+const ARRIVALS: usize = 64;
+/// After a change of a shared object servers are asked at once and then after these times: each takes its own to hear of it.
+const SETTLING: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-struct Update {
-    address: SocketAddr,
-    result: Result<Arc<Served>, FetchError>,
+/// Runs the writer until the peer list's sender is gone.
+pub async fn run(options: SyncOptions, mut peers: watch::Receiver<Option<PeerList>>) {
+    let (updates, mut arrivals) = mpsc::channel(ARRIVALS);
+    let mut shared = options.shared.clone();
+    let mut is_shared = true;
+    let mut syncer = Syncer::new(options, updates);
+    let mut sweep = interval(SWEEP);
+    peers.mark_changed();
+    loop {
+        let settle = syncer.settling.first().copied();
+        tokio::select! {
+            changed = peers.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                if let Some(list) = peers.borrow_and_update().clone() {
+                    syncer.set_peers(&list);
+                }
+            }
+            changed = shared.changed(), if is_shared => match changed {
+                Ok(()) => syncer.shared_changed(),
+                // Nobody watches.
+                Err(_) => is_shared = false,
+            },
+            _ = sweep.tick() => syncer.sweep(),
+            () = sleep_until(settle.unwrap_or_else(Instant::now)), if settle.is_some() => syncer.settle(),
+            Some(update) = arrivals.recv() => syncer.take(update),
+        }
+    }
 }
 
 impl Syncer {
-    /// A writer for `snapshot` that asks every server each `interval` and tells `changed` of each new snapshot.
-    pub fn new(
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        fetcher: Fetcher,
-        metrics: Arc<Metrics>,
-        local: Upstream,
-        interval: Duration,
-        changed: watch::Sender<()>,
-        refresh: Arc<Notify>,
-    ) -> Self {
-        Self {
-            snapshot,
-            fetcher: Arc::new(fetcher),
-            metrics,
-            local,
-            interval,
-            changed,
-            refresh,
-            servers: HashMap::new(),
-            peers: Vec::new(),
+    fn new(options: SyncOptions, updates: mpsc::Sender<Update>) -> Self {
+        let mut syncer = Self {
+            servers: BTreeMap::new(),
+            next_id: LOCAL,
             peers_are_known: false,
-            departed: HashMap::new(),
+            others: 0,
+            settling: Vec::new(),
+            memorised: Instant::now(),
+            updates,
+            options,
+        };
+        let (local, bell) = (syncer.options.local, syncer.options.refresh.local_bell());
+        syncer.poll(local, vec![local.address], bell, false, Knowledge::new(None, Instant::now()));
+        for peer in std::mem::take(&mut syncer.options.remembered) {
+            let upstream = syncer.upstream(peer.addresses[0], false);
+            // Nobody has named it yet, nor has it answered.
+            let knowledge = Knowledge {
+                is_failing: true,
+                unlisted: Some(Instant::now()),
+                ..Knowledge::new(Some(peer.served), peer.heard)
+            };
+            syncer.poll(upstream, peer.addresses, Arc::default(), false, knowledge);
+        }
+        if syncer.servers.len() > 1 {
+            syncer.publish_names();
+            syncer.publish();
+        }
+        syncer
+    }
+
+    /// Begins to ask a server.
+    fn poll(
+        &mut self,
+        upstream: Upstream,
+        addresses: Vec<SocketAddr>,
+        bell: Arc<Notify>,
+        hinted: bool,
+        knowledge: Knowledge,
+    ) -> &mut Server {
+        let id = self.next_id;
+        self.next_id += 1;
+        let addresses = watch::Sender::new(addresses);
+        let poll = Poll {
+            id,
+            role: upstream.role,
+            hinted,
+            addresses: addresses.subscribe(),
+            bell: Arc::clone(&bell),
+            fetcher: Arc::clone(&self.options.fetcher),
+            interval: self.options.interval,
+            updates: self.updates.clone(),
+            known: knowledge.served.clone(),
+        };
+        let polling = tokio::spawn(poll.run());
+        let server = Server::new(upstream, addresses, bell, polling, hinted, knowledge);
+        self.servers.entry(id).or_insert(server)
+    }
+
+    /// Takes a new list over.
+    fn set_peers(&mut self, list: &PeerList) {
+        self.peers_are_known = true;
+        let mut missing: Vec<ServerId> = self.servers.keys().copied().filter(|id| *id != LOCAL).collect();
+        for peer in &list.peers {
+            match missing.iter().position(|id| self.servers[id].is_at(&peer.addresses)) {
+                Some(place) => self.is_listed(missing.remove(place), peer),
+                None => self.appeared(peer),
+            }
+        }
+        for id in missing {
+            self.is_missing(id, list);
+        }
+        if std::mem::replace(&mut self.others, list.others) != list.others {
+            self.servers.values().for_each(|server| server.bell.notify_one());
+        }
+        self.publish_names();
+        self.publish();
+    }
+
+    fn appeared(&mut self, peer: &Peer) {
+        info!(address = %peer, hinted = peer.hinted, "peer appeared");
+        let upstream = self.upstream(peer.addresses[0], peer.hinted);
+        let knowledge = Knowledge::new(None, Instant::now());
+        let server = self.poll(upstream, peer.addresses.clone(), Arc::default(), peer.hinted, knowledge);
+        // It is asked at once as it is.
+        let _ = server.set_listed(peer);
+    }
+
+    fn is_listed(&mut self, id: ServerId, peer: &Peer) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        if server.set_listed(peer) {
+            server.bell.notify_one();
+        }
+        let (address, hinted) = (server.upstream.address, !server.counts());
+        if !peer.addresses.contains(&address) {
+            let upstream = self.upstream(peer.addresses[0], hinted);
+            if let Some(server) = self.servers.get_mut(&id) {
+                server.upstream = upstream;
+            }
         }
     }
 
-    /// Runs until the peer list's sender is gone.
-    pub async fn run(mut self, mut peers: watch::Receiver<Option<Vec<Upstream>>>) {
-        let (updates, mut arrivals) = mpsc::channel(ARRIVALS);
-        self.poll(self.local, &updates);
-        let mut sweep = interval(SWEEP);
-        peers.mark_changed();
-        loop {
-            tokio::select! {
-                changed = peers.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    if let Some(list) = peers.borrow_and_update().clone() {
-                        self.peers_are_known = true;
-                        self.set_peers(list, &updates);
-                        self.publish();
-                    }
+    /// A server is not on the list any more. It stays for a time, unless it is on it as part of another.
+    fn is_missing(&mut self, id: ServerId, list: &PeerList) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        let is_part = |peer: &Peer| server.addresses.borrow().iter().all(|one| peer.addresses.contains(one));
+        if list.peers.iter().any(is_part) {
+            self.servers.remove(&id);
+        } else if server.knowledge.unlisted.is_none() {
+            info!(address = %server.upstream.address, "peer left the list");
+            server.knowledge.unlisted = Some(Instant::now());
+            server.bell.notify_one();
+        }
+    }
+
+    /// Only what counts gets a slot of its own: there are few, and they are kept for good.
+    fn upstream(&self, address: SocketAddr, hinted: bool) -> Upstream {
+        let slot = if hinted { PeerSlot::SHARED } else { self.options.counters.slot(address) };
+        Upstream { address, role: Role::Peer, slot }
+    }
+
+    /// Forgets what has become too old.
+    fn sweep(&mut self) {
+        let (now, stale_after) = (Instant::now(), self.options.stale_after);
+        let mut changed = false;
+        self.servers.retain(|id, server| {
+            let fate = if *id == LOCAL { Fate::Stays } else { server.knowledge.fate(now, stale_after) };
+            let address = server.upstream.address;
+            match fate {
+                Fate::Stays => return true,
+                Fate::BecomesUnknown => {
+                    info!(%address, "peer was silent for too long: what it serves is not known any more");
+                    server.knowledge.served = None;
                 }
-                _ = sweep.tick() => if self.forget_departed() {
-                    self.publish();
-                },
-                Some(update) = arrivals.recv() => self.take(update),
+                Fate::IsForgotten => info!(%address, "peer forgotten"),
             }
-        }
-    }
-
-    /// Takes a new list over. A peer that is not on it any more stays for [`DEPARTURE_GRACE`]: API servers leave the list
-    /// at every restart, and what they serve does not cease to exist by that.
-    fn set_peers(&mut self, listed: Vec<Upstream>, updates: &mpsc::Sender<Update>) {
-        for upstream in &listed {
-            if !self.servers.contains_key(&upstream.address) {
-                info!(address = %upstream.address, "peer appeared");
-                self.poll(*upstream, updates);
-            }
-        }
-        let now = Instant::now();
-        self.departed.retain(|upstream, _| !listed.contains(upstream));
-        for upstream in self.peers.iter().filter(|upstream| !listed.contains(upstream)) {
-            info!(address = %upstream.address, "peer left the list");
-            self.departed.entry(*upstream).or_insert(now + DEPARTURE_GRACE);
-        }
-        self.peers = listed;
-        self.forget_departed();
-    }
-
-    /// Forgets peers that left long ago, or that never said what they serve; whether there were any.
-    fn forget_departed(&mut self) -> bool {
-        let (now, before) = (Instant::now(), self.departed.len());
-        self.departed.retain(|upstream, until| {
-            let server = self.servers.get(&upstream.address);
-            let stays = *until > now && server.is_some_and(|server| server.served.is_some());
-            if !stays && let Some(server) = self.servers.remove(&upstream.address) {
-                info!(address = %upstream.address, "peer forgotten");
-                server.polling.abort();
-            }
-            stays
+            changed = true;
+            fate != Fate::IsForgotten
         });
-        self.departed.len() != before
+        if changed {
+            self.publish_names();
+        }
+        // When servers were heard last has to be written now and then, even if nothing changes.
+        if changed || self.memorised.elapsed() > MEMORY_INTERVAL {
+            self.publish();
+        }
     }
 
-    fn poll(&mut self, upstream: Upstream, updates: &mpsc::Sender<Update>) {
-        // Only the local server is ever asked out of turn.
-        let refresh = if upstream.role == Role::Local { Arc::clone(&self.refresh) } else { Arc::default() };
-        let polling =
-            tokio::spawn(poll(upstream, Arc::clone(&self.fetcher), self.interval, refresh, updates.clone()));
-        self.servers.insert(upstream.address, Server { polling, served: None, failing: false });
+    /// Something was defined, changed or deleted that all servers share.
+    fn shared_changed(&mut self) {
+        let now = Instant::now();
+        self.settling = SETTLING.iter().map(|pause| now + *pause).collect();
+        self.servers.values().for_each(|server| server.bell.notify_one());
+        self.publish();
+    }
+
+    fn settle(&mut self) {
+        self.settling.remove(0);
+        self.servers.values().for_each(|server| server.bell.notify_one());
     }
 
     fn take(&mut self, update: Update) {
-        let Some(server) = self.servers.get_mut(&update.address) else { return };
+        let Some(server) = self.servers.get_mut(&update.id) else { return };
         match update.result {
             Ok(found) => {
-                if std::mem::take(&mut server.failing) {
-                    info!(address = %update.address, "discovery succeeds again");
+                let is_partly_hidden = server.is_partly_hidden();
+                let is_new = server.answered(found, update.asked);
+                let moved = server.upstream.address != update.address;
+                let was_hinted = std::mem::take(&mut server.hinted);
+                if moved || was_hinted {
+                    let upstream = self.upstream(update.address, false);
+                    if let Some(server) = self.servers.get_mut(&update.id) {
+                        server.upstream = upstream;
+                    }
                 }
-                let is_new = server.served.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &found));
-                server.served = Some(found);
-                if is_new {
+                if update.id == LOCAL && is_new {
+                    // It may be an API that all servers share.
+                    self.servers.values().skip(1).for_each(|server| server.bell.notify_one());
+                }
+                if is_new || moved || is_partly_hidden {
                     self.publish();
                 }
             }
             Err(error) => {
-                self.metrics.discovery_failed();
-                if !std::mem::replace(&mut server.failing, true) {
-                    warn!(address = %update.address, error = %chain(&error), "discovery failed; the last known set stays");
-                }
+                self.options.metrics.discovery_failed("fetch_discovery", error.reason());
+                server.failed(&error);
             }
         }
+        self.publish_freshness();
     }
 
-    fn publish(&self) {
-        let known = |upstream: &Upstream| {
-            self.servers.get(&upstream.address).and_then(|server| server.served.as_deref())
-        };
-        let servers: Vec<(Upstream, Option<&Served>)> = std::iter::once(&self.local)
-            .chain(&self.peers)
-            .chain(self.departed.keys())
-            .map(|upstream| (*upstream, known(upstream)))
-            .collect();
+    fn publish(&mut self) {
+        // Cheap enough for what happens a few times a minute: names of objects, not objects.
+        let shared = self.options.shared.borrow().clone();
+        for (id, server) in &mut self.servers {
+            server.look(*id != LOCAL, &shared);
+        }
+        let mut known: Vec<&Server> = self.servers.values().filter(|server| server.counts()).collect();
+        // Those that left give way where there are too many.
+        known.sort_by_key(|server| server.knowledge.unlisted.is_some());
+        let servers: Vec<(Upstream, Option<&Served>)> =
+            known.iter().map(|server| (server.upstream, server.visible.as_deref())).collect();
         let snapshot = Snapshot::new(&servers, self.peers_are_known);
         info!(
             peers = snapshot.peers(),
@@ -183,42 +320,35 @@ impl Syncer {
             skewed = snapshot.is_skewed(),
             "discovery snapshot"
         );
-        self.snapshot.store(Arc::new(snapshot));
-        self.changed.send_replace(());
+        self.options.snapshot.store(Arc::new(snapshot));
+        self.options.changed.send_replace(());
+        self.memorise(&shared);
     }
-}
 
-/// Time a peer is remembered after it left the list: longer than any restart, shorter than anybody waits for a 404.
-const DEPARTURE_GRACE: Duration = Duration::from_mins(10);
-/// How often departed peers are looked through.
-const SWEEP: Duration = Duration::from_secs(10);
-/// Updates that may wait for the writer.
-const ARRIVALS: usize = 64;
-/// Until the local server has answered once it is asked this often: it may still be starting.
-const IMPATIENT: Duration = Duration::from_millis(500);
+    fn memorise(&mut self, shared: &SharedApis) {
+        self.memorised = Instant::now();
+        let peers = self.servers.values().skip(1).filter_map(Server::to_be_remembered).collect();
+        let apis = shared.live().map(|(api, generation)| (api.clone(), generation)).collect();
+        self.options.memory.send_replace(Some(Arc::new(Remembered { peers, apis })));
+    }
 
-async fn poll(
-    upstream: Upstream,
-    fetcher: Arc<Fetcher>,
-    interval: Duration,
-    refresh: Arc<Notify>,
-    updates: mpsc::Sender<Update>,
-) {
-    let mut known: Option<Arc<Served>> = None;
-    loop {
-        let begun = Instant::now();
-        let result = fetcher.fetch(&upstream, known.as_ref()).await;
-        if let Ok(served) = &result {
-            known = Some(Arc::clone(served));
+    /// Hangs up the bells of the present servers, and forgets connections to all others.
+    fn publish_names(&self) {
+        let mut bells = HashMap::new();
+        let mut upstreams = vec![self.options.local];
+        for server in self.servers.values().skip(1) {
+            for address in server.addresses.borrow().iter() {
+                bells.insert(*address, Arc::clone(&server.bell));
+                upstreams.push(Upstream { address: *address, ..server.upstream });
+            }
         }
-        if updates.send(Update { address: upstream.address, result }).await.is_err() {
-            return;
-        }
-        let is_awaited = known.is_none() && upstream.role == Role::Local;
-        let pause = if is_awaited { IMPATIENT.min(interval) } else { interval };
-        tokio::select! {
-            () = sleep_until(begun + pause) => {}
-            () = refresh.notified() => {}
-        }
+        self.options.refresh.set_peers(bells);
+        self.options.fetcher.keep_only(&upstreams);
+        self.publish_freshness();
+    }
+
+    fn publish_freshness(&self) {
+        let peers = self.servers.values().skip(1).filter(|server| server.counts());
+        self.options.metrics.set_freshness(peers.map(Server::freshness).collect());
     }
 }

@@ -9,21 +9,30 @@ use tracing::warn;
 /// Addresses under which this node's API server may be listed.
 #[derive(Clone, Debug)]
 pub struct OwnAddresses {
-    advertised: Option<IpAddr>,
-    advertised_port: u16,
+    local: SocketAddr,
+    advertised: Option<SocketAddr>,
     port: u16,
 }
 
 impl OwnAddresses {
-    /// The node's interface addresses with the API server's port, and the advertised address with the advertised port.
-    pub fn new(port: u16, advertised: Option<IpAddr>, advertised_port: Option<u16>) -> Self {
-        Self { advertised, advertised_port: advertised_port.unwrap_or(port), port }
+    /// Where the proxy itself reaches it, the node's interface addresses with its port, and the advertised address.
+    pub fn new(local: SocketAddr, port: u16, advertised: Option<SocketAddr>) -> Self {
+        Self { local, advertised, port }
     }
 
-    /// Whether this is the node's own API server. Interfaces are read anew: addresses come and go with VIPs.
-    pub fn contains(&self, address: &SocketAddr) -> bool {
-        let advertised = Some(address.ip()) == self.advertised && address.port() == self.advertised_port;
-        advertised || (address.port() == self.port && interface_addresses().contains(&address.ip()))
+    /// Where others are told to dial it.
+    pub fn advertised(&self) -> Option<SocketAddr> {
+        self.advertised
+    }
+
+    /// Tells the node's own addresses from others. Interfaces are read anew: addresses come and go with VIPs.
+    pub fn now(&self) -> impl Fn(&SocketAddr) -> bool {
+        let interfaces = interface_addresses();
+        move |address| {
+            *address == self.local
+                || Some(*address) == self.advertised
+                || (address.port() == self.port && interfaces.contains(&address.ip()))
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub struct PeerSlot(u32);
 impl PeerSlot {
     /// Number of slots, the shared one included.
     pub const COUNT: usize = MAX_PEERS as usize + 1;
+    /// The slot of all that have none of their own.
+    pub const SHARED: Self = Self(OVERFLOW_SLOT);
 
     /// Position in tables of [`PeerSlot::COUNT`] entries.
     pub fn index(self) -> usize {

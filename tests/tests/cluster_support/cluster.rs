@@ -195,6 +195,7 @@ impl Cluster {
         let mut arguments = vec![
             "run".to_owned(),
             "--steering=always".to_owned(),
+            format!("--state-dir={}", file(&format!("{name}/state"))),
             format!("--bpffs-dir={}", bpffs.path().join("mvproxy").display()),
             format!("--peer-advertise-ip={ip}"),
             format!("--kubeconfig={}", file(&format!("{name}/mvproxy.conf"))),

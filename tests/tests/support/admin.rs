@@ -48,6 +48,19 @@ impl Metrics {
         series.sum()
     }
 
+    /// The values of a label of all series of `name`.
+    pub fn values(&self, name: &str, label: &str) -> Vec<String> {
+        let start = format!("{label}=\"");
+        let series = self.0.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        let labels =
+            series.filter_map(|line| line.split_once('{')?.1.split_once('}')).map(|(labels, _)| labels);
+        labels
+            .flat_map(|labels| labels.split(','))
+            .filter_map(|pair| pair.strip_prefix(&start)?.strip_suffix('"'))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// How many series `name` has.
     pub fn series(&self, name: &str) -> usize {
         self.0.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count()

@@ -134,10 +134,16 @@ fn parse(dir: &Path, options: &ProxyOptions<'_>) -> Config {
     .map(str::to_owned)
     .to_vec();
     args.push(format!("--local-apiserver={}", options.local));
+    // What one test's proxy learns is not another's.
+    args.push(format!("--state-dir={}", dir.join("state").display()));
     let peers: Vec<String> = options.peers.iter().map(SocketAddr::to_string).collect();
-    // Without any the flags would have to name credentials to discover them with; nobody listens on tcpmux.
-    let peers = if peers.is_empty() { "127.0.0.1:1".to_owned() } else { peers.join(",") };
-    args.push(format!("--peers={peers}"));
+    let discovers = options.flags.iter().any(|flag| flag.starts_with("--kubeconfig="));
+    if !peers.is_empty() {
+        args.push(format!("--peers={}", peers.join(",")));
+    } else if !discovers {
+        // The flags would have to name credentials to discover them with; nobody listens on tcpmux.
+        args.push("--peers=127.0.0.1:1".to_owned());
+    }
     for (flag, file) in [
         ("tls-cert-file", "apiserver.crt"),
         ("tls-private-key-file", "apiserver.key"),

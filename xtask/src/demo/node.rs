@@ -165,6 +165,7 @@ impl Plan {
             "run".to_owned(),
             format!("--apiserver-manifest={}", self.manifest_path().display()),
             format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--state-dir={}", self.shared.folder.join(format!("state-{}", self.name)).display()),
             format!("--admin-address={}", self.admin),
             "--v=4".to_owned(),
         ];

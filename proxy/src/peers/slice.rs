@@ -1,0 +1,39 @@
+//! Reads the `kubernetes` `EndpointSlices` in `default`, where every API server enters itself.
+
+use std::net::{IpAddr, SocketAddr};
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// Where the slices are.
+pub(super) const NAMESPACE: &str = "default";
+/// Selects them.
+pub(super) const SELECTOR: &str = "kubernetes.io/service-name=kubernetes";
+
+/// One address of an API server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Endpoint {
+    /// Where it is dialled.
+    pub(super) address: SocketAddr,
+    /// What tells its server from others, where the slice says so: addresses of one server in both IP versions share it.
+    pub(super) server: Option<Box<str>>,
+}
+
+/// Every ready address with the slice's HTTPS port.
+pub(super) fn endpoints(slice: &EndpointSlice) -> Vec<Endpoint> {
+    let ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some("https"));
+    let ports: Vec<u16> =
+        ports.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()).collect();
+    let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
+        endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false))
+    });
+    ready
+        .flat_map(|endpoint| {
+            let target = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
+            let server = target.or(endpoint.node_name.as_deref()).or(endpoint.hostname.as_deref());
+            endpoint.addresses.iter().map(move |address| (address, server))
+        })
+        .filter_map(|(address, server)| Some((address.parse::<IpAddr>().ok()?, server)))
+        .flat_map(|(ip, server)| ports.iter().map(move |port| (SocketAddr::new(ip, *port), server)))
+        .map(|(address, server)| Endpoint { address, server: server.map(Into::into) })
+        .collect()
+}
