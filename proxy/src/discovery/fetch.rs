@@ -42,6 +42,8 @@ const DOCUMENT_LIMIT: usize = 16 * 1024 * 1024;
 /// The same cluster's document has about 100,000 objects. An empty one takes 2 bytes on the wire and a hundred times that
 /// in memory.
 const MOST_OBJECTS: usize = 250_000;
+/// The same for all that is in lists, of which the smallest take eight times as much in memory.
+const MOST_COMMAS: usize = 4_000_000;
 
 /// Asks servers what they serve.
 #[derive(Debug)]
@@ -204,7 +206,10 @@ async fn read(body: Incoming, path: &str) -> Result<Bytes, FetchError> {
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
         Err(source) => return Err(FetchError::Broken { path: path.to_owned(), source }),
     };
-    // Strings may contain braces too; that only makes the limit stricter.
-    let objects: usize = body.iter().map(|byte| usize::from(*byte == b'{')).sum();
-    if objects > MOST_OBJECTS { Err(too_large()) } else { Ok(body) }
+    // Strings may contain them too; that only makes the limit stricter.
+    let count = |wanted: u8| body.iter().map(|byte| usize::from(*byte == wanted)).sum::<usize>();
+    if count(b'{') > MOST_OBJECTS || count(b',') > MOST_COMMAS {
+        return Err(too_large());
+    }
+    Ok(body)
 }

@@ -2,11 +2,13 @@
 #![allow(dead_code, unused_imports, reason = "every test binary uses its own part of this")]
 #![allow(unreachable_pub, reason = "a module of a test binary is reached from that binary only")]
 
+mod log;
 mod objects;
 mod trap;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+pub use log::Log;
 use mvproxy_tests::pki::{Identity, Pki, Subject};
 use mvproxy_tests::standin::{Documents, RecordedRequest, Standin, StandinOptions};
 use mvproxy_tests::store::Store;

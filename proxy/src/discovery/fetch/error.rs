@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::super::document::DocumentError;
-use super::{DOCUMENT_LIMIT, LEGACY_TIMEOUT, MOST_OBJECTS};
+use super::{DOCUMENT_LIMIT, LEGACY_TIMEOUT, MOST_COMMAS, MOST_OBJECTS};
 use crate::asker::Unreached;
 
 /// Why a server could not be asked.
@@ -42,7 +42,7 @@ pub enum FetchError {
         path: String,
     },
     /// A body that is too large.
-    #[error("{path}: more than {DOCUMENT_LIMIT} bytes or {MOST_OBJECTS} objects")]
+    #[error("{path}: more than {DOCUMENT_LIMIT} bytes, {MOST_OBJECTS} objects or {MOST_COMMAS} values")]
     TooLarge {
         /// Path.
         path: String,
