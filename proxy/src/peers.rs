@@ -89,6 +89,8 @@ struct Known {
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Changes that come together make one new list; so do the thousands of somebody who writes Leases without end.
 const GATHER: Duration = Duration::from_millis(100);
+/// Part of the time that is left for other work, however many Leases there are.
+const QUIET_PART: u32 = 10;
 /// Leases run out without anybody saying so.
 const RECHECK: Duration = Duration::from_secs(5);
 /// Time that the first list waits for Leases, which may tell which addresses are one server.
@@ -151,13 +153,15 @@ impl Peers {
         let begin = Instant::now();
         loop {
             let is_late = begin.elapsed() >= LEASE_GRACE;
+            let started = Instant::now();
             if let Some(list) = self.compute(is_late) {
                 self.publish(&list);
             }
+            let took = started.elapsed();
             let wait = if is_late { RECHECK } else { LEASE_GRACE.saturating_sub(begin.elapsed()) };
             // Without a change Leases may still have run out.
             if timeout(wait, self.board.changed.notified()).await.is_ok() {
-                sleep(GATHER).await;
+                sleep(GATHER.max(took * QUIET_PART)).await;
             }
         }
     }
@@ -188,19 +192,19 @@ impl Peers {
     }
 
     fn publish(&self, list: &PeerList) {
-        let mut has_other_peers = false;
+        // Those that only Leases speak of are named when they have answered.
+        let believed = |list: &PeerList| -> Vec<String> {
+            list.peers.iter().filter(|peer| !peer.hinted).map(|peer| peer.addresses[0].to_string()).collect()
+        };
+        let mut is_other = false;
         self.list.send_if_modified(|known| {
-            let before = known.as_ref();
-            let is_new = before != Some(list);
-            let addresses =
-                |list: &PeerList| list.peers.iter().map(|peer| peer.addresses.clone()).collect::<Vec<_>>();
-            has_other_peers = before.map(addresses) != Some(addresses(list));
+            let is_new = known.as_ref() != Some(list);
+            is_other = known.as_ref().map(believed) != Some(believed(list));
             *known = Some(list.clone());
             is_new
         });
-        if has_other_peers {
-            let peers: Vec<String> = list.peers.iter().map(ToString::to_string).collect();
-            info!(peers = peers.join(","), "peer list");
+        if is_other {
+            info!(peers = believed(list).join(","), "peer list");
         }
     }
 }
@@ -250,6 +254,7 @@ async fn follow_slices(follower: Follower, board: Arc<Board>) {
     let subject = Subject {
         name: "EndpointSlices of default/kubernetes",
         meanwhile: "not readable; the peers known last stay",
+        error_type: "hostport_resolution",
     };
     let start = |client| {
         let slices: Api<EndpointSlice> = Api::namespaced(client, slice::NAMESPACE);
@@ -279,6 +284,7 @@ const IDENTITIES: LeaseKind = LeaseKind {
     subject: Subject {
         name: "identity Leases of API servers in kube-system",
         meanwhile: "not readable; that a server was restarted is noticed when it is asked next",
+        error_type: "lease_list",
     },
     selector: lease::APISERVER_SELECTOR,
     leases: |known| &mut known.identities,
@@ -287,6 +293,7 @@ const PROXIES: LeaseKind = LeaseKind {
     subject: Subject {
         name: "Leases of proxies in kube-system",
         meanwhile: "not readable; other proxies' --peer-advertise-ip are not known",
+        error_type: "lease_list",
     },
     selector: lease::PROXY_SELECTOR,
     leases: |known| &mut known.proxies,

@@ -43,14 +43,11 @@ impl World {
         let proxy = site.proxy(flags);
         knows(&proxy, &[site.peer_address(0)]).await;
         let world = Self { site, peer: Some(peer), proxy };
-        proxy_is_ready(&world.proxy).await;
+        world.proxy.ready().await;
         assert_eq!(world.status(WIDGETS_PATH).await, 200);
         // Until its watches are up.
         eventually("definitions are watched", async || {
-            let watched = world.site.local.as_ref().unwrap().requests();
-            let watches = watched.iter().filter(|one| one.target.contains("watch=true"));
-            let definitions = watches.filter(|one| one.target.contains("customresourcedefinitions")).count();
-            ensure(definitions > 0 || !flags.is_empty(), || "not yet".to_owned())
+            ensure(is_watched(&world.site, "customresourcedefinitions"), || "not yet".to_owned())
         })
         .await;
         world
@@ -88,8 +85,10 @@ impl World {
     }
 }
 
-async fn proxy_is_ready(proxy: &Proxy) {
-    proxy.ready().await;
+/// Whether somebody watches this resource at the local server.
+fn is_watched(site: &Site, resource: &str) -> bool {
+    let requests = site.local.as_ref().unwrap().requests();
+    requests.iter().any(|one| one.target.contains(resource) && one.target.contains("watch=true"))
 }
 
 #[test]
@@ -151,7 +150,7 @@ fn a_deleted_resource_does_not_come_back_through_a_dead_peer_or_a_restart() {
 
         // A proxy that was down when it was deleted.
         world.proxy = world.site.proxy(&[&state]);
-        proxy_is_ready(&world.proxy).await;
+        world.proxy.ready().await;
         world.is_gone().await;
         assert_eq!(world.status(&only_new_serves().path()).await, 503, "what is built in is remembered");
         sleep(Duration::from_secs(1)).await;
@@ -163,11 +162,11 @@ fn a_deleted_resource_does_not_come_back_through_a_dead_peer_or_a_restart() {
 fn without_the_right_to_watch_definitions_a_deletion_is_noticed_when_servers_are_asked() {
     bounded(async {
         let (log, _listening) = Log::listen();
-        let world = World::start(&["--v=0"]).await;
+        let world = World::start(&[]).await;
         world.local().faults().inject(Fault::Forbidden, "customresourcedefinitions", usize::MAX);
         let blind = World { proxy: world.site.proxy(&[]), ..world };
         knows(&blind.proxy, &[blind.site.peer_address(0)]).await;
-        proxy_is_ready(&blind.proxy).await;
+        blind.proxy.ready().await;
         eventually("it is said", async || {
             let said = log.lines(&["CustomResourceDefinitions", "no right"]);
             ensure(said.len() == 1, || format!("{said:?}"))
@@ -181,7 +180,7 @@ fn without_the_right_to_watch_definitions_a_deletion_is_noticed_when_servers_are
     });
 }
 
-/// Each server makes and deletes the APIServices of what is built into itself: an old one that starts deletes those of a
+/// Each server makes and deletes the `APIServices` of what is built into itself: an old one that starts deletes those of a
 /// newer one, which serves them all the same.
 #[test]
 fn only_deleted_aggregated_apis_are_gone_and_not_what_a_server_keeps_by_itself() {
@@ -206,10 +205,7 @@ fn only_deleted_aggregated_apis_are_gone_and_not_what_a_server_keeps_by_itself()
         let metrics = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
         eventually("both are rerouted, and services watched", async || {
             let statuses = [get(metrics).await, get(&api.path()).await];
-            let watched = site.local.as_ref().unwrap().requests();
-            let watches = watched
-                .iter()
-                .any(|one| one.target.contains("apiservices") && one.target.contains("watch=true"));
+            let watches = is_watched(&site, "apiservices");
             ensure(statuses == [200, 200] && watches, || format!("{statuses:?}"))
         })
         .await;

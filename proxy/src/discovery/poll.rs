@@ -50,7 +50,9 @@ impl Poll {
     pub(super) async fn run(mut self) {
         let mut pace = Pace::new(self.role, self.hinted, self.interval);
         let mut last = None;
-        let mut next = Instant::now();
+        // Whom only a Lease speaks of waits for its turn: Leases can come and go faster than anybody can be asked.
+        let mut next =
+            Instant::now() + if pace.is_unproven { jittered(self.interval) } else { Duration::ZERO };
         loop {
             if !self.wait(next, &mut pace).await {
                 return;
@@ -117,6 +119,8 @@ impl Poll {
 struct Pace {
     role: Role,
     interval: Duration,
+    /// Whether only a Lease speaks of it, and it has not answered.
+    is_unproven: bool,
     /// After failures, while something or nothing is known of it.
     known: Backoff,
     unknown: Backoff,
@@ -154,6 +158,7 @@ impl Pace {
         Self {
             role,
             interval,
+            is_unproven: hinted,
             known: Backoff::new(interval, known),
             unknown: Backoff::new(first, unknown),
             last_asked: None,
@@ -171,6 +176,7 @@ impl Pace {
     fn answered(&mut self, served: &Served) -> Duration {
         self.known.succeeded();
         self.unknown.succeeded();
+        self.is_unproven = false;
         let has_tags = served.core.etag.is_some() && served.groups.etag.is_some();
         jittered(self.interval * 9 / 10) * if has_tags { 1 } else { WITHOUT_TAGS }
     }
@@ -181,6 +187,9 @@ impl Pace {
 
     /// When the server may be asked out of turn; `None` to leave it to its turn.
     fn out_of_turn(&mut self, now: Instant) -> Option<Instant> {
+        if self.is_unproven {
+            return None;
+        }
         if self.role == Role::Peer {
             let turns = now.duration_since(self.credited).as_nanos() / self.interval.as_nanos().max(1);
             if turns > 0 {
@@ -245,6 +254,7 @@ mod tests {
         assert!((0..10).all(|_| pace.failed(false) <= INTERVAL * 11 / 10), "one of which nothing is known");
         let mut hinted = Pace::new(Role::Peer, true, INTERVAL);
         assert!((0..10).map(|_| hinted.failed(false)).max() > Some(Duration::from_mins(4)));
+        assert_eq!(hinted.out_of_turn(Instant::now()), None, "nobody has it asked before it has answered");
         let mut local = Pace::new(Role::Local, false, INTERVAL);
         assert!((0..10).all(|_| local.failed(false) <= IMPATIENT * 11 / 10));
         assert!((0..10).all(|_| local.failed(true) <= INTERVAL * 11 / 10));

@@ -64,6 +64,17 @@ pub struct Freshness {
     pub is_stale: bool,
 }
 
+/// What a list changes about a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct News {
+    /// It may serve something else by now.
+    pub(super) is_to_ask: bool,
+    /// It may be dialled elsewhere.
+    pub(super) is_of_addresses: bool,
+    /// The snapshot depends on it.
+    pub(super) is_of_snapshot: bool,
+}
+
 /// What becomes of what is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -185,20 +196,25 @@ impl Server {
         self.addresses.borrow().iter().any(|address| addresses.contains(address))
     }
 
-    /// Takes over what a list says; whether that is a reason to ask it at once.
-    pub(super) fn set_listed(&mut self, peer: &Peer) -> bool {
+    /// Takes over what a list says.
+    pub(super) fn set_listed(&mut self, peer: &Peer) -> News {
+        let counted = self.counts();
         let came_back = self.knowledge.unlisted.take().is_some();
         let restarted = self.incarnation != peer.incarnation;
         self.incarnation = peer.incarnation;
         self.knowledge.lease_ran_out = peer.lease_ran_out;
         // What answered once was no forgery.
         self.hinted &= peer.hinted;
-        self.addresses.send_if_modified(|addresses| {
+        let moved = self.addresses.send_if_modified(|addresses| {
             let changed = *addresses != peer.addresses;
             addresses.clone_from(&peer.addresses);
             changed
         });
-        came_back || restarted
+        News {
+            is_to_ask: came_back || restarted,
+            is_of_addresses: moved,
+            is_of_snapshot: came_back || counted != self.counts(),
+        }
     }
 
     /// Whether it counts: a server that only a Lease speaks of does once it has answered.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, interval, sleep_until};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::fetch::Fetcher;
 use super::memory::{Remembered, RememberedPeer};
 use super::poll::{Poll, ServerId, Update};
 use super::refresh::Refresh;
-use super::servers::{Fate, Knowledge, Server};
+use super::servers::{Fate, Knowledge, News, Server};
 use super::shared::SharedApis;
 use super::{Served, Snapshot};
 use crate::metrics::Metrics;
@@ -170,60 +170,80 @@ impl Syncer {
         self.servers.entry(id).or_insert(server)
     }
 
-    /// Takes a new list over.
+    /// Takes a new list over. Who may write Leases can have lists made without end: only what a list changes costs a
+    /// snapshot.
     fn set_peers(&mut self, list: &PeerList) {
-        self.peers_are_known = true;
+        let mut is_new = !std::mem::replace(&mut self.peers_are_known, true);
+        let mut has_other_addresses = is_new;
         let mut missing: Vec<ServerId> = self.servers.keys().copied().filter(|id| *id != LOCAL).collect();
         for peer in &list.peers {
-            match missing.iter().position(|id| self.servers[id].is_at(&peer.addresses)) {
+            let news = match missing.iter().position(|id| self.servers[id].is_at(&peer.addresses)) {
                 Some(place) => self.is_listed(missing.remove(place), peer),
                 None => self.appeared(peer),
-            }
+            };
+            is_new |= news.is_of_snapshot;
+            has_other_addresses |= news.is_of_addresses;
         }
         for id in missing {
-            self.is_missing(id, list);
+            is_new |= self.is_missing(id, list);
         }
         if std::mem::replace(&mut self.others, list.others) != list.others {
             self.servers.values().for_each(|server| server.bell.notify_one());
         }
-        self.publish_names();
-        self.publish();
+        if is_new || has_other_addresses {
+            self.publish_names();
+        }
+        if is_new {
+            self.publish();
+        }
     }
 
-    fn appeared(&mut self, peer: &Peer) {
-        info!(address = %peer, hinted = peer.hinted, "peer appeared");
+    fn appeared(&mut self, peer: &Peer) -> News {
+        if peer.hinted {
+            debug!(address = %peer, "a Lease names a peer");
+        } else {
+            info!(address = %peer, "peer appeared");
+        }
         let upstream = self.upstream(peer.addresses[0], peer.hinted);
         let knowledge = Knowledge::new(None, Instant::now());
         let server = self.poll(upstream, peer.addresses.clone(), Arc::default(), peer.hinted, knowledge);
         // It is asked at once as it is.
         let _ = server.set_listed(peer);
+        News { is_of_addresses: true, is_of_snapshot: !peer.hinted, ..News::default() }
     }
 
-    fn is_listed(&mut self, id: ServerId, peer: &Peer) {
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        if server.set_listed(peer) {
+    fn is_listed(&mut self, id: ServerId, peer: &Peer) -> News {
+        let Some(server) = self.servers.get_mut(&id) else { return News::default() };
+        let mut news = server.set_listed(peer);
+        if news.is_to_ask {
             server.bell.notify_one();
         }
-        let (address, hinted) = (server.upstream.address, !server.counts());
-        if !peer.addresses.contains(&address) {
-            let upstream = self.upstream(peer.addresses[0], hinted);
-            if let Some(server) = self.servers.get_mut(&id) {
-                server.upstream = upstream;
-            }
+        let (known, hinted) = (server.upstream, !server.counts());
+        let stays = peer.addresses.contains(&known.address);
+        let upstream = self.upstream(if stays { known.address } else { peer.addresses[0] }, hinted);
+        news.is_of_snapshot |= upstream != known && !hinted;
+        if let Some(server) = self.servers.get_mut(&id) {
+            server.upstream = upstream;
         }
+        news
     }
 
-    /// A server is not on the list any more. It stays for a time, unless it is on it as part of another.
-    fn is_missing(&mut self, id: ServerId, list: &PeerList) {
-        let Some(server) = self.servers.get_mut(&id) else { return };
+    /// A server is not on the list any more. It stays for a time, unless it is on it as part of another. Whether the snapshot
+    /// depends on it.
+    fn is_missing(&mut self, id: ServerId, list: &PeerList) -> bool {
+        let Some(server) = self.servers.get_mut(&id) else { return false };
         let is_part = |peer: &Peer| server.addresses.borrow().iter().all(|one| peer.addresses.contains(one));
-        if list.peers.iter().any(is_part) {
-            self.servers.remove(&id);
-        } else if server.knowledge.unlisted.is_none() {
-            info!(address = %server.upstream.address, "peer left the list");
-            server.knowledge.unlisted = Some(Instant::now());
-            server.bell.notify_one();
+        // What never counted is not even asked once more: Leases can come and go by the thousand.
+        if !server.counts() || list.peers.iter().any(is_part) {
+            return self.servers.remove(&id).is_some_and(|server| server.counts());
         }
+        if server.knowledge.unlisted.is_some() {
+            return false;
+        }
+        info!(address = %server.upstream.address, "peer left the list");
+        server.knowledge.unlisted = Some(Instant::now());
+        server.bell.notify_one();
+        server.counts()
     }
 
     /// Only what counts gets a slot of its own: there are few, and they are kept for good.
@@ -252,10 +272,10 @@ impl Syncer {
         });
         if changed {
             self.publish_names();
-        }
-        // When servers were heard last has to be written now and then, even if nothing changes.
-        if changed || self.memorised.elapsed() > MEMORY_INTERVAL {
             self.publish();
+        } else if self.memorised.elapsed() > MEMORY_INTERVAL {
+            // When servers were heard last has to be written now and then, even if nothing changes.
+            self.memorise();
         }
     }
 
@@ -280,6 +300,9 @@ impl Syncer {
                 let is_new = server.answered(found, update.asked);
                 let moved = server.upstream.address != update.address;
                 let was_hinted = std::mem::take(&mut server.hinted);
+                if was_hinted {
+                    info!(address = %update.address, "peer appeared");
+                }
                 if moved || was_hinted {
                     let upstream = self.upstream(update.address, false);
                     if let Some(server) = self.servers.get_mut(&update.id) {
@@ -322,13 +345,15 @@ impl Syncer {
         );
         self.options.snapshot.store(Arc::new(snapshot));
         self.options.changed.send_replace(());
-        self.memorise(&shared);
+        self.memorise();
     }
 
-    fn memorise(&mut self, shared: &SharedApis) {
+    fn memorise(&mut self) {
         self.memorised = Instant::now();
+        let shared = self.options.shared.borrow();
         let peers = self.servers.values().skip(1).filter_map(Server::to_be_remembered).collect();
         let apis = shared.live().map(|(api, generation)| (api.clone(), generation)).collect();
+        drop(shared);
         self.options.memory.send_replace(Some(Arc::new(Remembered { peers, apis })));
     }
 

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::own_client::{OwnClientError, OwnClients};
 use crate::pause::{Backoff, jittered};
 
-/// Follows one kind of object after the other fails, each with clients of its own.
+/// What following takes.
 #[derive(Clone, Debug)]
 pub struct Follower {
     /// Where clients come from.
@@ -31,6 +31,8 @@ pub struct Subject {
     pub name: &'static str,
     /// What holds while they cannot be read.
     pub meanwhile: &'static str,
+    /// What a failure counts as, by upstream's names.
+    pub error_type: &'static str,
 }
 
 /// What happened.
@@ -57,13 +59,13 @@ enum FollowError {
     Forbidden(#[source] watcher::Error),
     #[error("not readable")]
     Unreadable(#[source] watcher::Error),
-    #[error("no complete list within {} s", LIST_LIMIT.as_secs())]
+    #[error("a list does not go on for {} s", LIST_LIMIT.as_secs())]
     Late,
     #[error("the watch ended")]
     Ended,
 }
 
-/// Time for a whole list; a server that hangs is asked again.
+/// Time for the next object of a list; a server that hangs is asked again.
 const LIST_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -94,7 +96,7 @@ impl Follower {
             });
             let error = error.await;
             sink(Seen::Failed);
-            self.metrics.discovery_failed("lease_list", error.reason());
+            self.metrics.discovery_failed(subject.error_type, error.reason());
             if told != Some(error.reason()) {
                 told = Some(error.reason());
                 warn!(error = %chain(&error), "{}: {}", subject.name, subject.meanwhile);

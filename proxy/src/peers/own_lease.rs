@@ -8,8 +8,8 @@ use aws_lc_rs::{digest, rand};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Client};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -68,10 +68,12 @@ impl OwnLease {
     }
 
     async fn renew_for_ever(&self) {
+        let mut client = None;
         let mut backoff = Backoff::new(FIRST_PAUSE, RENEWAL);
         let mut is_failing = false;
         loop {
-            let renewed = timeout(ANSWER_LIMIT, self.renew()).await.unwrap_or(Err(LeaseError::Late));
+            let renewed =
+                timeout(ANSWER_LIMIT, self.renew(&mut client)).await.unwrap_or(Err(LeaseError::Late));
             match renewed {
                 Ok(()) => {
                     if std::mem::take(&mut is_failing) {
@@ -85,6 +87,7 @@ impl OwnLease {
                         warn!(name = self.name, error = %chain(&error), "own Lease in kube-system not written: other \
                               proxies may not learn of --peer-advertise-ip");
                     }
+                    client = None;
                     sleep(backoff.failed()).await;
                 }
             }
@@ -92,8 +95,12 @@ impl OwnLease {
     }
 
     /// Takes the Lease over or renews it. Another process that runs beside this one for a moment writes the same.
-    async fn renew(&self) -> Result<(), LeaseError> {
-        let leases: Api<Lease> = Api::namespaced(self.clients.connect()?, NAMESPACE);
+    async fn renew(&self, client: &mut Option<Client>) -> Result<(), LeaseError> {
+        let client = match client {
+            Some(client) => client,
+            None => client.insert(self.clients.connect()?),
+        };
+        let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
         let mut lease = self.lease();
         match leases.get_opt(&self.name).await? {
             None => leases.create(&PostParams::default(), &lease).await?,

@@ -13,10 +13,8 @@ use crate::peers::follow::{Follower, Seen, Subject};
 
 /// Follows `CustomResourceDefinitions` until the task is dropped.
 pub async fn follow_definitions(follower: Follower, apis: watch::Sender<SharedApis>) {
-    let subject = Subject {
-        name: "CustomResourceDefinitions",
-        meanwhile: "not readable; a deleted one is noticed when servers are asked next, and not of one that is away",
-    };
+    let subject =
+        Subject { name: "CustomResourceDefinitions", meanwhile: MEANWHILE, error_type: "shared_api_list" };
     let start =
         |client| watcher(Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client), Config::default());
     let sink = |seen: Seen<PartialObjectMeta<CustomResourceDefinition>>| {
@@ -27,10 +25,7 @@ pub async fn follow_definitions(follower: Follower, apis: watch::Sender<SharedAp
 
 /// Follows `APIServices` until the task is dropped.
 pub async fn follow_services(follower: Follower, apis: watch::Sender<SharedApis>) {
-    let subject = Subject {
-        name: "APIServices",
-        meanwhile: "not readable; a deleted one is noticed when servers are asked next, and not of one that is away",
-    };
+    let subject = Subject { name: "APIServices", meanwhile: MEANWHILE, error_type: "shared_api_list" };
     let start = |client| watcher(Api::<PartialObjectMeta<APIService>>::all(client), Config::default());
     let sink = |seen: Seen<PartialObjectMeta<APIService>>| {
         take(&apis, 1, &seen, |object| {
@@ -43,6 +38,7 @@ pub async fn follow_services(follower: Follower, apis: watch::Sender<SharedApis>
     follower.follow(subject, start, sink).await;
 }
 
+const MEANWHILE: &str = "not readable; that an API was deleted is noticed when servers are asked next, and not of one that is away";
 /// Label of `APIServices` that API servers keep by themselves (kube-aggregator's autoregister controller).
 const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
