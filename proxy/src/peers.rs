@@ -25,7 +25,7 @@ mod group;
 mod lease;
 pub mod own_address;
 pub mod own_lease;
-mod slice;
+pub(crate) mod slice;
 
 use book::Book;
 use follow::{Follower, Seen, Subject};

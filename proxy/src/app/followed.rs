@@ -38,9 +38,8 @@ pub(super) fn start(
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Followed, AppError> {
-    let port = config.peer_advertise_port.unwrap_or(config.secure_port);
-    let advertised = config.peer_advertise_ip.map(|ip| SocketAddr::new(ip, port));
-    let own = OwnAddresses::new(config.local_apiserver, config.secure_port, advertised);
+    let own = OwnAddresses::of(config);
+    let advertised = own.advertised();
 
     let memory = watch::Sender::new(None);
     let mut remembered = Remembered::default();

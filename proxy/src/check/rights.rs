@@ -14,10 +14,14 @@ use crate::credentials::Credentials;
 use crate::own_client;
 
 /// Verb, group, resource, namespace, and what is lost without it.
-const RIGHTS: [(&str, &str, &str, &str, &str); 3] = [
+const RIGHTS: [(&str, &str, &str, &str, &str); 7] = [
     ("list", "discovery.k8s.io", "endpointslices", "default", "no peer is found"),
     ("watch", "discovery.k8s.io", "endpointslices", "default", "no change of peers is noticed"),
     ("get", "", "configmaps", "kube-system", "--requestheader-* have to be given as flags"),
+    ("watch", "coordination.k8s.io", "leases", "kube-system", "restarts of peers are noticed late"),
+    ("create", "coordination.k8s.io", "leases", "kube-system", "--peer-advertise-ip is not published"),
+    ("watch", "apiextensions.k8s.io", "customresourcedefinitions", "", "deleted APIs are noticed late"),
+    ("watch", "apiregistration.k8s.io", "apiservices", "", "deleted APIs are noticed late"),
 ];
 
 /// What the API server lets the own credentials do.
@@ -47,15 +51,21 @@ async fn lacking(
     config: &Config,
     (verb, group, resource, namespace, loss): (&str, &str, &str, &str, &str),
 ) -> Option<Finding> {
-    // Static peers need no EndpointSlices.
-    if resource == "endpointslices" && !config.peers.is_empty() {
+    let is_needed = match (verb, resource) {
+        // Static peers need no EndpointSlices.
+        (_, "endpointslices") => config.peers.is_empty(),
+        (_, "configmaps") => !authentication::is_configured(config),
+        ("create", "leases") => config.peer_advertise_ip.is_some(),
+        _ => true,
+    };
+    if !is_needed {
         return None;
     }
     let attributes = ResourceAttributes {
         verb: Some(verb.to_owned()),
         group: Some(group.to_owned()),
         resource: Some(resource.to_owned()),
-        namespace: Some(namespace.to_owned()),
+        namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
         name: (verb == "get").then(|| authentication::CONFIG_MAP.to_owned()),
         ..ResourceAttributes::default()
     };
@@ -65,7 +75,7 @@ async fn lacking(
         Ok(review) if review.status.as_ref().is_some_and(|status| status.allowed) => None,
         Ok(_) => Some(Finding::warn(
             "rights",
-            format!("own credentials may not {verb} {resource} in {namespace}: {loss}"),
+            format!("own credentials may not {verb} {resource}{}: {loss}", place(namespace)),
             "bind the Roles of the README to the own user",
         )),
         Err(error) => Some(Finding::warn(
@@ -74,6 +84,10 @@ async fn lacking(
             "see that the API server runs, and that --kubeconfig is one of this cluster",
         )),
     }
+}
+
+fn place(namespace: &str) -> String {
+    if namespace.is_empty() { String::new() } else { format!(" in {namespace}") }
 }
 
 /// Whether the names and the CA here are those that the API server goes by.

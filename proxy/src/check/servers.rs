@@ -24,7 +24,7 @@ use crate::credentials::Credentials;
 use crate::forward::{Dialer, Pool};
 use crate::identity::IdentityHeaders;
 use crate::own_client;
-use crate::peers::{OwnAddresses, addresses};
+use crate::peers::{OwnAddresses, slice};
 use crate::steering::Steering;
 use crate::tls::TlsContext;
 use crate::upstream::{Role, TrustClass, Upstream};
@@ -186,11 +186,13 @@ async fn peers(config: &Config) -> Result<Vec<SocketAddr>, Finding> {
     };
     let Some(own) = own_credentials(config).map_err(|error| failed(&error))? else { return Ok(Vec::new()) };
     let client = own_client::client(own, config.local_source_ip).map_err(|error| failed(&error))?;
-    let wanted = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
-    let slices = Api::<EndpointSlice>::namespaced(client, "default").list(&wanted).await;
+    let wanted = ListParams::default().labels(slice::SELECTOR);
+    let slices = Api::<EndpointSlice>::namespaced(client, slice::NAMESPACE).list(&wanted).await;
     let slices = slices.map_err(|error| failed(&error))?;
-    let own = OwnAddresses::new(config.secure_port, config.peer_advertise_ip, config.peer_advertise_port);
-    Ok(slices.iter().flat_map(addresses).filter(|address| !own.contains(address)).collect())
+    let own = OwnAddresses::of(config);
+    let is_own = own.now();
+    let all = slices.iter().flat_map(slice::endpoints).map(|endpoint| endpoint.address);
+    Ok(all.filter(|address| !is_own(address)).collect())
 }
 
 async fn resolved(config: &Config) -> Result<Vec<SocketAddr>, Finding> {

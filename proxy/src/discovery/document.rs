@@ -12,7 +12,7 @@ use super::bounds::{self, Excess};
 use super::json;
 
 /// `APIGroupDiscoveryList` without kind and apiVersion.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupList {
     /// Groups, most important first.
     pub items: Vec<Group>,

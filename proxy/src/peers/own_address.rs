@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use nix::ifaddrs::getifaddrs;
 use tracing::warn;
 
+use crate::config::Config;
+
 /// Addresses under which this node's API server may be listed.
 #[derive(Clone, Debug)]
 pub struct OwnAddresses {
@@ -18,6 +20,13 @@ impl OwnAddresses {
     /// Where the proxy itself reaches it, the node's interface addresses with its port, and the advertised address.
     pub fn new(local: SocketAddr, port: u16, advertised: Option<SocketAddr>) -> Self {
         Self { local, advertised, port }
+    }
+
+    /// Those of the API server on this node.
+    pub fn of(config: &Config) -> Self {
+        let port = config.peer_advertise_port.unwrap_or(config.secure_port);
+        let advertised = config.peer_advertise_ip.map(|ip| SocketAddr::new(ip, port));
+        Self::new(config.local_apiserver, config.secure_port, advertised)
     }
 
     /// Where others are told to dial it.

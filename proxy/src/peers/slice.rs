@@ -5,21 +5,21 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// Where the slices are.
-pub(super) const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 /// Selects them.
-pub(super) const SELECTOR: &str = "kubernetes.io/service-name=kubernetes";
+pub(crate) const SELECTOR: &str = "kubernetes.io/service-name=kubernetes";
 
 /// One address of an API server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Where it is dialled.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What tells its server from others, where the slice says so: addresses of one server in both IP versions share it.
     pub(super) server: Option<Box<str>>,
 }
 
 /// Every ready address with the slice's HTTPS port.
-pub(super) fn endpoints(slice: &EndpointSlice) -> Vec<Endpoint> {
+pub(crate) fn endpoints(slice: &EndpointSlice) -> Vec<Endpoint> {
     let ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some("https"));
     let ports: Vec<u16> =
         ports.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()).collect();
