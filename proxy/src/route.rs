@@ -6,6 +6,8 @@
 
 use crate::classify::RequestInfo;
 use crate::discovery::accept::Asked;
+use crate::discovery::openapi::OpenApi;
+use crate::discovery::view::Name;
 use crate::discovery::{ServerSet, Snapshot};
 
 /// Where a request goes.
@@ -20,12 +22,19 @@ pub enum Route<'a> {
     },
     /// One of the peers in the set; never empty, never holds the local server.
     Peers(ServerSet),
+    /// The same, or while none of them is healthy the local server, which has less to say.
+    PeersFirst(ServerSet),
     /// A merged document answers it, once the local API server, or while that cannot be reached one of `stand_ins`, has
     /// authorised it.
     Discovery {
         /// Which; the snapshot has it.
         asked: Asked<'a>,
         /// Peers that may authorise it instead.
+        stand_ins: ServerSet,
+    },
+    /// The local server's index of `OpenAPI` documents, or that of one of `stand_ins`, with the peers' added.
+    OpenApiIndex {
+        /// Peers that may answer in its place.
         stand_ins: ServerSet,
     },
     /// Nobody is known to serve it, but these servers have not said what they serve.
@@ -56,6 +65,8 @@ pub struct Marks<'a> {
     pub already_proxied: bool,
     /// The discovery document of the whole cluster that the request asks for.
     pub discovery: Option<Asked<'a>>,
+    /// The `OpenAPI` document that it asks for.
+    pub openapi: Option<OpenApi<'a>>,
     /// The request asks about this very server: health, metrics, profiles, logs.
     pub about_this_server: bool,
 }
@@ -76,17 +87,32 @@ pub fn route<'a>(info: Option<&RequestInfo<'_>>, marks: Marks<'a>, snapshot: &Sn
 
 fn route_non_resource<'a>(marks: Marks<'a>, snapshot: &Snapshot) -> Route<'a> {
     let stand_ins = if marks.about_this_server { ServerSet::default() } else { snapshot.all_peers() };
+    let local = Route::Local { reason: LocalReason::NonResource, stand_ins };
     let view = snapshot.view();
-    match marks.discovery {
-        Some(asked) if view.find(asked.name).is_some() => Route::Discovery { asked, stand_ins },
-        // A 404 would say that nobody has it.
-        Some(asked)
-            if !view.is_listed(asked.name) && snapshot.local_is_known() && !snapshot.unknown().is_empty() =>
-        {
-            Route::Unavailable(snapshot.unknown())
+    // A 404 would say that nobody has it.
+    let may_be_elsewhere =
+        |name| !view.is_listed(name) && snapshot.local_is_known() && !snapshot.unknown().is_empty();
+    match (marks.discovery, marks.openapi) {
+        (Some(asked), _) if view.find(asked.name).is_some() => Route::Discovery { asked, stand_ins },
+        (Some(asked), _) if may_be_elsewhere(asked.name) => Route::Unavailable(snapshot.unknown()),
+        (None, Some(_)) if !snapshot.local_is_known() => local,
+        (None, Some(OpenApi::V2)) => peers_first(view.fullest(), local),
+        (None, Some(OpenApi::Index)) if view.elsewhere().next().is_some() => {
+            Route::OpenApiIndex { stand_ins }
         }
-        _ => Route::Local { reason: LocalReason::NonResource, stand_ins },
+        (None, Some(OpenApi::V3 { group, version })) => {
+            if may_be_elsewhere(Name::Resources { group, version }) {
+                return Route::Unavailable(snapshot.unknown());
+            }
+            peers_first(view.fullest_of(group, version), local)
+        }
+        _ => local,
     }
+}
+
+/// The peers in a set of servers, if the local one is not in it.
+fn peers_first(servers: ServerSet, local: Route<'_>) -> Route<'_> {
+    if servers.is_empty() || servers.has_local() { local } else { Route::PeersFirst(servers) }
 }
 
 fn route_resource(info: &RequestInfo<'_>, snapshot: &Snapshot) -> Route<'static> {

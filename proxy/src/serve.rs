@@ -22,6 +22,7 @@ use crate::accept::Accepted;
 use crate::account::{Accounts, RequestRecord};
 use crate::causes::chain;
 use crate::classify::{self, RequestInfo, classify};
+use crate::discovery::openapi::OpenApi;
 use crate::discovery::refresh::Refresh;
 use crate::discovery::{Snapshot, accept};
 use crate::error::RequestError;
@@ -270,6 +271,7 @@ async fn answer(
         already_proxied: request.headers().contains_key(PEER_PROXIED),
         about_this_server: is_about_this_server(decoded_path),
         discovery: accept::asked(request.method(), decoded_path, target.query(), request.headers()),
+        openapi: OpenApi::asked(request.method(), decoded_path),
     };
     let decision = route(info, marks, &snapshot);
     if marks.already_proxied {

@@ -2,14 +2,11 @@
 //!
 //! The order matters: the `ETag` is a hash of the Go encoding.
 
-use std::fmt::Write as _;
-
-use aws_lc_rs::digest;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{self, Excess};
-use super::json;
+use super::{etag, json};
 
 /// `APIGroupDiscoveryList` without kind and apiVersion.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,20 +219,11 @@ impl GroupList {
     }
 }
 
-/// The tag kube-apiserver gives an encoded v2 document: SHA-512 of it without kind and apiVersion, upper-case hex.
+/// The tag kube-apiserver gives an encoded v2 document: that of it without kind and apiVersion.
 pub(super) fn etag_of(encoded: &[u8]) -> HeaderValue {
     const HEAD: &[u8] = br#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","#;
     let rest = encoded.strip_prefix(HEAD).expect("what `encode` begins with");
-    let mut hash = digest::Context::new(&digest::SHA512);
-    hash.update(b"{");
-    hash.update(rest.strip_suffix(b"\n").unwrap_or(rest));
-    let mut tag = String::from("\"");
-    for byte in hash.finish().as_ref() {
-        // Writing to a String cannot fail.
-        let _ = write!(tag, "{byte:02X}");
-    }
-    tag.push('"');
-    HeaderValue::from_str(&tag).expect("hex digits in quotes")
+    etag::of(&[b"{", rest.strip_suffix(b"\n").unwrap_or(rest)])
 }
 
 #[cfg(test)]

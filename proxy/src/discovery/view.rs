@@ -37,6 +37,7 @@ pub struct View {
     group_list: Option<Arc<Page>>,
     group: HashMap<Box<str>, Option<Arc<Page>>>,
     version: HashMap<GroupVersion, Listed>,
+    fullest: Fullest,
     /// Tags of the local server's own `/api` and `/apis`: asking with one costs it a 304.
     local_etags: [Option<HeaderValue>; 2],
 }
@@ -62,8 +63,25 @@ impl Equivalent<GroupVersion> for GroupVersionRef<'_> {
 /// A group version that somebody serves.
 #[derive(Debug, Default)]
 struct Listed {
-    servers: ServerSet,
+    fullest: Fullest,
     page: Option<Arc<Page>>,
+}
+
+/// The servers that list most.
+#[derive(Debug, Default)]
+struct Fullest {
+    servers: ServerSet,
+    resources: usize,
+}
+
+impl Fullest {
+    fn add(&mut self, server: usize, resources: usize) {
+        if self.servers.is_empty() || resources > self.resources {
+            *self = Self { servers: ServerSet::default().with(server), resources };
+        } else if resources == self.resources {
+            self.servers = self.servers.with(server);
+        }
+    }
 }
 
 impl View {
@@ -71,10 +89,9 @@ impl View {
     pub(super) fn of(servers: &[(Upstream, Option<&Served>)]) -> Self {
         let mut view = Self::default();
         for (number, (_, served)) in servers.iter().enumerate().take(ServerSet::CAPACITY - 1) {
-            for document in Document::ALL {
-                if let Some(served) = served {
-                    view.list(number, &served.part(document).list);
-                }
+            if let Some(served) = served {
+                let resources = Document::ALL.map(|document| view.list(number, &served.part(document).list));
+                view.fullest.add(number, resources.iter().sum());
             }
         }
         let known: Vec<&Served> = servers.iter().filter_map(|(_, served)| *served).collect();
@@ -108,15 +125,25 @@ impl View {
         match name {
             Name::Aggregated(_) | Name::GroupList => true,
             Name::Group(group) => self.group.contains_key(group),
-            Name::Resources { group, version } => !self.servers_of(group, version).is_empty(),
+            Name::Resources { group, version } => !self.fullest_of(group, version).is_empty(),
         }
     }
 
-    /// Who serves a group version.
-    pub fn servers_of(&self, group: &str, version: &str) -> ServerSet {
-        self.version
-            .get(&GroupVersionRef { group, version })
-            .map_or_else(ServerSet::default, |one| one.servers)
+    /// Who serves most of a group version; empty when nobody serves it.
+    pub fn fullest_of(&self, group: &str, version: &str) -> ServerSet {
+        let listed = self.version.get(&GroupVersionRef { group, version });
+        listed.map_or_else(ServerSet::default, |listed| listed.fullest.servers)
+    }
+
+    /// Who serves most of all.
+    pub fn fullest(&self) -> ServerSet {
+        self.fullest.servers
+    }
+
+    /// The group versions of which peers serve more than the local server.
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &str)> {
+        let elsewhere = self.version.iter().filter(|(_, listed)| !listed.fullest.servers.has_local());
+        elsewhere.map(|(name, _)| (&*name.group, &*name.version))
     }
 
     /// The local server's own tag of `/api` or `/apis`.
@@ -124,17 +151,22 @@ impl View {
         self.local_etags[document as usize].as_ref()
     }
 
-    fn list(&mut self, server: usize, list: &GroupList) {
+    /// Notes who lists what; the number of resources and subresources.
+    fn list(&mut self, server: usize, list: &GroupList) -> usize {
+        let mut all = 0;
         for group in &list.items {
             let name = &group.metadata.name;
             if !self.group.contains_key(name.as_str()) {
                 self.group.insert(name.as_str().into(), None);
             }
             for version in &group.versions {
-                let servers = &mut self.entry(name, &version.version).servers;
-                *servers = servers.with(server);
+                let resources =
+                    version.resources.iter().map(|resource| 1 + resource.subresources.len()).sum();
+                self.entry(name, &version.version).fullest.add(server, resources);
+                all += resources;
             }
         }
+        all
     }
 
     fn entry(&mut self, group: &str, version: &str) -> &mut Listed {

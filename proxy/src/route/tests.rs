@@ -75,6 +75,8 @@ fn every_rung_of_the_ladder() {
     let asks = |name| Marks { discovery: Some(Asked { name, form: None, root: None }), ..nothing };
     let listing = asks(Name::Aggregated(Document::Groups));
     let resources = |version| asks(Name::Resources { group: "batch", version });
+    let describes = |openapi| Marks { openapi: Some(openapi), ..nothing };
+    let of_batch = |version| describes(OpenApi::V3 { group: "batch", version });
     let health = Marks { about_this_server: true, ..nothing };
     let both = Marks { already_proxied: true, ..listing };
     let discovery = |marks: Marks<'static>| Route::Discovery {
@@ -108,6 +110,15 @@ fn every_rung_of_the_ladder() {
         ("/apis/batch/v2", resources("v2"), &unaccounted, Route::Unavailable(set(&[2]))),
         ("/apis/other", asks(Name::Group("other")), &unaccounted, Route::Unavailable(set(&[2]))),
         ("/apis/batch/v2", resources("v2"), &starting, local(LocalReason::NonResource, &[1])),
+        ("/openapi/v2", describes(OpenApi::V2), &skewed, Route::PeersFirst(set(&[1, 2]))),
+        ("/openapi/v2", describes(OpenApi::V2), &alone, local(LocalReason::NonResource, &[])),
+        ("/openapi/v2", describes(OpenApi::V2), &starting, local(LocalReason::NonResource, &[1])),
+        ("/openapi/v3", describes(OpenApi::Index), &skewed, Route::OpenApiIndex { stand_ins: set(&[1, 2]) }),
+        ("/openapi/v3", describes(OpenApi::Index), &alone, local(LocalReason::NonResource, &[])),
+        ("/openapi/v3/apis/batch/v1", of_batch("v1"), &skewed, Route::PeersFirst(set(&[1, 2]))),
+        ("/openapi/v3/apis/batch/v1", of_batch("v1"), &alone, local(LocalReason::NonResource, &[])),
+        ("/openapi/v3/apis/batch/v2", of_batch("v2"), &skewed, local(LocalReason::NonResource, &[1, 2])),
+        ("/openapi/v3/apis/batch/v2", of_batch("v2"), &unaccounted, Route::Unavailable(set(&[2]))),
         ("/apis", both, &skewed, local(LocalReason::AlreadyProxied, &[])),
         ("/apis", listing, &alone, local(LocalReason::NonResource, &[])),
     ] {

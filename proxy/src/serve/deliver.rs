@@ -7,10 +7,10 @@ use http::Response;
 use super::Worker;
 use super::discover::{Askable, discover};
 use crate::account::RequestRecord;
-use crate::discovery::{ServerSet, Snapshot};
+use crate::discovery::{ServerSet, Snapshot, openapi};
 use crate::error::RequestError;
 use crate::forward::choose::Chooser;
-use crate::forward::{Means, Outbound, ResponseBody, forward};
+use crate::forward::{ForwardError, Means, Outbound, ResponseBody, forward};
 use crate::route::Route;
 
 /// Sends a request to the servers that a route names, in the order of their condition.
@@ -21,7 +21,7 @@ pub(super) async fn deliver(
     worker: &Worker,
     decision: Route<'_>,
     snapshot: &Snapshot,
-    outbound: Outbound,
+    mut outbound: Outbound,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, RequestError> {
     let Worker { shared, pool, budget, turn, .. } = worker;
@@ -38,6 +38,18 @@ pub(super) async fn deliver(
         Route::Discovery { asked, stand_ins } => {
             let askable = Askable { shared, means, chooser, stand_ins: allowed(stand_ins) };
             Ok(discover(askable, asked, snapshot, outbound, record).await?)
+        }
+        Route::PeersFirst(servers) => {
+            let healthy = chooser.peers(servers).filter(|peer| shared.vitals.is_healthy(peer));
+            Ok(forward(means, healthy.chain([shared.local]), outbound, record).await?)
+        }
+        Route::OpenApiIndex { stand_ins } => {
+            let condition = openapi::ask_for_index(&mut outbound);
+            let servers = chooser.local_or(shared.local, allowed(stand_ins));
+            let local = forward(means, servers, outbound, record).await?;
+            let broken = |source| ForwardError::Broken { address: shared.local.address, source };
+            let completed = openapi::completed(local, snapshot.view(), condition.as_ref()).await;
+            Ok(completed.map_err(broken)?)
         }
         Route::Unavailable(_) => Err(RequestError::Unaccounted),
     }

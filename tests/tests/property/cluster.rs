@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use mvproxy::discovery::document::{Group, GroupList, GroupMeta, Resource, Subresource, Version};
+use mvproxy::discovery::openapi::OpenApi;
 use mvproxy::discovery::view::Name;
 use mvproxy::discovery::{Document, Part, Served, Snapshot};
 use mvproxy::steering::Steering;
@@ -153,5 +154,15 @@ pub(crate) fn document() -> impl Strategy<Value = Option<Name<'static>>> {
         1 => Just(Name::GroupList),
         3 => select(&GROUPS[1..]).prop_map(Name::Group),
         1 => (select(&GROUPS[..]), version()).prop_map(|(group, version)| Name::Resources { group, version }),
+    ])
+}
+
+/// The `OpenAPI` document that a request asks for.
+pub(crate) fn openapi() -> impl Strategy<Value = Option<OpenApi<'static>>> {
+    let version = select(&VERSIONS[..]);
+    option::of(prop_oneof![
+        1 => Just(OpenApi::V2),
+        1 => Just(OpenApi::Index),
+        2 => (select(&GROUPS[..]), version).prop_map(|(group, version)| OpenApi::V3 { group, version }),
     ])
 }

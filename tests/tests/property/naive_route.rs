@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use mvproxy::discovery::Document;
+use mvproxy::discovery::openapi::OpenApi;
 use mvproxy::discovery::view::Name;
 use mvproxy::route::LocalReason;
 
@@ -14,6 +15,8 @@ use crate::naive_request::NaiveRequest;
 pub(crate) enum Decision {
     Local(LocalReason, Vec<usize>),
     Peers(Vec<usize>),
+    PeersFirst(Vec<usize>),
+    OpenApiIndex(Vec<usize>),
     Discovery(Name<'static>, Vec<usize>),
     Unavailable(Vec<usize>),
 }
@@ -23,6 +26,7 @@ pub(crate) enum Decision {
 pub(crate) struct NaiveMarks {
     pub(crate) already_proxied: bool,
     pub(crate) discovery: Option<Name<'static>>,
+    pub(crate) openapi: Option<OpenApi<'static>>,
     pub(crate) about_this_server: bool,
 }
 
@@ -69,6 +73,9 @@ pub(crate) fn decide(request: Option<&NaiveRequest>, marks: NaiveMarks, servers:
 fn non_resource(marks: NaiveMarks, servers: &[Server]) -> Decision {
     let stand_ins = if marks.about_this_server { Vec::new() } else { all_peers(servers) };
     let unknown = numbers(servers, Option::is_none);
+    if let Some(openapi) = marks.openapi.filter(|_| servers[0].is_some()) {
+        return describe(openapi, servers, stand_ins);
+    }
     match marks.discovery {
         Some(name) if servers[0].is_some() && is_replaced(name, servers) => {
             Decision::Discovery(name, stand_ins)
@@ -78,6 +85,43 @@ fn non_resource(marks: NaiveMarks, servers: &[Server]) -> Decision {
         }
         _ => Decision::Local(LocalReason::NonResource, stand_ins),
     }
+}
+
+/// `OpenAPI` comes from a server that has most of what it describes, the local one where that is one of them.
+fn describe(openapi: OpenApi<'_>, servers: &[Server], stand_ins: Vec<usize>) -> Decision {
+    let local = Decision::Local(LocalReason::NonResource, stand_ins.clone());
+    let unknown = numbers(servers, Option::is_none);
+    let elsewhere = |fullest: Vec<usize>| !fullest.is_empty() && fullest[0] != 0;
+    match openapi {
+        OpenApi::V2 => {
+            let fullest = fullest(servers, |_| true);
+            if elsewhere(fullest.clone()) { Decision::PeersFirst(fullest) } else { local }
+        }
+        OpenApi::Index => {
+            let all: BTreeSet<_> =
+                servers.iter().flatten().flatten().map(|entry| (entry.group, entry.version)).collect();
+            let of = |(group, version)| {
+                fullest(servers, move |entry: &Entry| entry.group == group && entry.version == version)
+            };
+            let is_completed = all.into_iter().any(|one| elsewhere(of(one)));
+            if is_completed { Decision::OpenApiIndex(stand_ins) } else { local }
+        }
+        OpenApi::V3 { group, version } => {
+            let fullest = fullest(servers, |entry| entry.group == group && entry.version == version);
+            match (fullest.is_empty(), unknown.is_empty()) {
+                (true, false) => Decision::Unavailable(unknown),
+                _ if elsewhere(fullest.clone()) => Decision::PeersFirst(fullest),
+                _ => local,
+            }
+        }
+    }
+}
+
+/// The servers with most entries; none when nobody has any.
+fn fullest(servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> Vec<usize> {
+    let count = |server: &Server| server.iter().flatten().filter(|entry| belongs(entry)).count();
+    let most = servers.iter().map(count).max().unwrap_or_default();
+    if most == 0 { Vec::new() } else { numbers(servers, |server| count(server) == most) }
 }
 
 /// Whether the local server's document is not the cluster's.

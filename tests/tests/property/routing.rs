@@ -13,30 +13,35 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use crate::cases;
-use crate::cluster::{UPSTREAMS, cluster, document, snapshot};
+use crate::cluster::{UPSTREAMS, cluster, document, openapi, snapshot};
 use crate::naive_request::read;
 use crate::naive_route::{Decision, NaiveMarks, decide, is_skewed};
 use crate::requests::{RequestLine, request_line};
 
 fn marks() -> impl Strategy<Value = NaiveMarks> {
-    (prop::bool::weighted(0.1), document(), prop::bool::weighted(0.2)).prop_map(
-        |(already_proxied, discovery, about_this_server)| NaiveMarks {
+    (prop::bool::weighted(0.1), document(), openapi(), prop::bool::weighted(0.2)).prop_map(
+        |(already_proxied, discovery, openapi, about_this_server)| NaiveMarks {
             already_proxied,
             discovery,
+            // A path is one or the other.
+            openapi: openapi.filter(|_| discovery.is_none()),
             about_this_server,
         },
     )
 }
 
 fn routed(line: &RequestLine, marks: NaiveMarks, snapshot: &Snapshot) -> Decision {
-    let NaiveMarks { already_proxied, discovery, about_this_server } = marks;
+    let NaiveMarks { already_proxied, discovery, openapi, about_this_server } = marks;
     let path = decode_path(&line.path);
     let info = classify(&line.method, &path, line.query.as_deref()).ok();
     let members = |set: ServerSet| set.iter_from(0).collect::<Vec<_>>();
     let discovery = discovery.map(|name| Asked { name, form: None, root: None });
-    match route(info.as_ref(), Marks { already_proxied, discovery, about_this_server }, snapshot) {
+    let marks = Marks { already_proxied, discovery, openapi, about_this_server };
+    match route(info.as_ref(), marks, snapshot) {
         Route::Local { reason, stand_ins } => Decision::Local(reason, members(stand_ins)),
         Route::Peers(peers) => Decision::Peers(members(peers)),
+        Route::PeersFirst(peers) => Decision::PeersFirst(members(peers)),
+        Route::OpenApiIndex { stand_ins } => Decision::OpenApiIndex(members(stand_ins)),
         Route::Discovery { asked, stand_ins } => Decision::Discovery(asked.name, members(stand_ins)),
         Route::Unavailable(unknown) => Decision::Unavailable(members(unknown)),
     }
@@ -54,6 +59,8 @@ fn the_random_cases_reach_every_decision() {
             let kind = match decide(request.as_ref(), marks, &servers) {
                 Decision::Local(reason, _) => format!("local, {reason:?}"),
                 Decision::Peers(_) => "peers".to_owned(),
+                Decision::PeersFirst(_) => "peers first".to_owned(),
+                Decision::OpenApiIndex(_) => "openapi index".to_owned(),
                 Decision::Discovery(Name::Aggregated(Document::Core), _) => "discovery, core".to_owned(),
                 Decision::Discovery(Name::Aggregated(Document::Groups), _) => "discovery, groups".to_owned(),
                 Decision::Discovery(Name::GroupList, _) => "discovery, group list".to_owned(),
@@ -75,7 +82,9 @@ fn the_random_cases_reach_every_decision() {
         "local, NotSynced",
         "local, ServedByNobody",
         "local, ServedLocally",
+        "openapi index",
         "peers",
+        "peers first",
         "unavailable",
     ];
     assert!(reached.keys().eq(expected), "{reached:?}");

@@ -93,7 +93,9 @@ impl FetchError {
 
     /// Whether it is a document of servers that have no aggregated discovery.
     pub(super) fn is_legacy(&self) -> bool {
-        let FetchError::Document { source: DocumentError::Kind { kind, .. }, .. } = self else { return false };
+        let FetchError::Document { source: DocumentError::Kind { kind, .. }, .. } = self else {
+            return false;
+        };
         matches!(kind.as_str(), "APIVersions" | "APIGroupList")
     }
 

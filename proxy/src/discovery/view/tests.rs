@@ -164,8 +164,8 @@ fn who_serves_a_group_version_is_known_also_of_peers_alone() {
         (vec![None, Some(&new), Some(&old)], vec![1, 2], vec![1]),
     ] {
         let view = view(&servers);
-        assert_eq!(view.servers_of("apps", "v1"), apps.into_iter().collect());
-        assert_eq!(view.servers_of("new", "v1"), things.into_iter().collect());
+        assert_eq!(view.fullest_of("apps", "v1"), apps.into_iter().collect());
+        assert_eq!(view.fullest_of("new", "v1"), things.into_iter().collect());
         for (name, listed) in [
             (resources("new", "v1"), true),
             (resources("new", "v2"), false),
@@ -186,4 +186,22 @@ fn the_local_servers_tags_are_kept() {
     let view = view(&[Some(&old), Some(&new)]);
     assert_eq!(view.local_etag(Document::Groups), old.groups.etag.as_ref());
     assert_eq!(view.local_etag(Document::Core), old.core.etag.as_ref());
+}
+
+#[test]
+fn whoever_lists_most_is_told_from_who_lists_less() {
+    let less = serving("v1.36.0", &[("", &[("v1", &["pods"])]), ("apps", &[("v1", &["deployments"])])]);
+    let more = serving("v1.34.0", &[("apps", &[("v1", &["deployments", "daemonsets"])])]);
+    let other =
+        serving("v1.35.0", &[("apps", &[("v1", &["deployments", "replicasets"])]), ("new", &[("v1", &[])])]);
+    let view = view(&[Some(&less), Some(&more), Some(&other), None]);
+    let set = |servers: &[usize]| servers.iter().copied().collect();
+    assert_eq!(view.fullest_of("apps", "v1"), set(&[1, 2]));
+    assert_eq!(view.fullest_of("", "v1"), set(&[0]));
+    assert_eq!(view.fullest_of("new", "v1"), set(&[2]));
+    assert_eq!(view.fullest_of("new", "v2"), set(&[]));
+    assert_eq!(view.fullest(), set(&[0, 1, 2]), "two resources each");
+    let mut elsewhere: Vec<_> = view.elsewhere().collect();
+    elsewhere.sort_unstable();
+    assert_eq!(elsewhere, [("apps", "v1"), ("new", "v1")]);
 }
