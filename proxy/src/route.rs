@@ -104,7 +104,11 @@ fn route_non_resource<'a>(marks: Marks<'a>, snapshot: &Snapshot) -> Route<'a> {
             if may_be_elsewhere(Name::Resources { group, version }) {
                 return Route::Unavailable(snapshot.unknown());
             }
-            peers_first(view.fullest_of(group, version), local)
+            let servers = view.servers_of(group, version);
+            if servers.is_empty() || servers.has_local() {
+                return peers_first(view.fullest_of(group, version), local);
+            }
+            Route::Peers(servers)
         }
         _ => local,
     }

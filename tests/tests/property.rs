@@ -17,6 +17,8 @@ mod naive_request;
 mod naive_route;
 #[path = "property/naive_selector.rs"]
 mod naive_selector;
+#[path = "discovery_support/protobuf.rs"]
+mod protobuf;
 #[path = "property/requests.rs"]
 mod requests;
 #[path = "property/routing.rs"]

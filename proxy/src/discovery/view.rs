@@ -63,6 +63,7 @@ impl Equivalent<GroupVersion> for GroupVersionRef<'_> {
 /// A group version that somebody serves.
 #[derive(Debug, Default)]
 struct Listed {
+    servers: ServerSet,
     fullest: Fullest,
     page: Option<Arc<Page>>,
 }
@@ -129,6 +130,12 @@ impl View {
         }
     }
 
+    /// Who serves a group version.
+    pub fn servers_of(&self, group: &str, version: &str) -> ServerSet {
+        let listed = self.version.get(&GroupVersionRef { group, version });
+        listed.map_or_else(ServerSet::default, |listed| listed.servers)
+    }
+
     /// Who serves most of a group version; empty when nobody serves it.
     pub fn fullest_of(&self, group: &str, version: &str) -> ServerSet {
         let listed = self.version.get(&GroupVersionRef { group, version });
@@ -162,7 +169,9 @@ impl View {
             for version in &group.versions {
                 let resources =
                     version.resources.iter().map(|resource| 1 + resource.subresources.len()).sum();
-                self.entry(name, &version.version).fullest.add(server, resources);
+                let entry = self.entry(name, &version.version);
+                entry.servers = entry.servers.with(server);
+                entry.fullest.add(server, resources);
                 all += resources;
             }
         }

@@ -70,6 +70,7 @@ fn every_rung_of_the_ladder() {
     let starting = snapshot(&[None, new()]);
     let alone = snapshot(&[old()]);
     let unaccounted = snapshot(&[old(), new(), None]);
+    let lacking = snapshot(&[Some(serving("apps", &[])), old(), new()]);
     let nothing = Marks::default();
     let proxied = Marks { already_proxied: true, ..nothing };
     let asks = |name| Marks { discovery: Some(Asked { name, form: None, root: None }), ..nothing };
@@ -117,6 +118,7 @@ fn every_rung_of_the_ladder() {
         ("/openapi/v3", describes(OpenApi::Index), &alone, local(LocalReason::NonResource, &[])),
         ("/openapi/v3/apis/batch/v1", of_batch("v1"), &skewed, Route::PeersFirst(set(&[1, 2]))),
         ("/openapi/v3/apis/batch/v1", of_batch("v1"), &alone, local(LocalReason::NonResource, &[])),
+        ("/openapi/v3/apis/batch/v1", of_batch("v1"), &lacking, Route::Peers(set(&[1, 2]))),
         ("/openapi/v3/apis/batch/v2", of_batch("v2"), &skewed, local(LocalReason::NonResource, &[1, 2])),
         ("/openapi/v3/apis/batch/v2", of_batch("v2"), &unaccounted, Route::Unavailable(set(&[2]))),
         ("/apis", both, &skewed, local(LocalReason::AlreadyProxied, &[])),

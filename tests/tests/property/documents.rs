@@ -4,19 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mvproxy::discovery::document::{
-    Group, GroupList, GroupMeta, GroupVersionKind, Resource, Subresource, Version,
+    ApiVersion, Group, GroupList, GroupMeta, GroupVersionKind, Resource, Subresource, Version,
 };
 use mvproxy::discovery::merge::merge;
-use mvproxy::discovery::page::{Form, Page};
+use mvproxy::discovery::page::{Encoding, Form, Page};
 use mvproxy::discovery::view::Name;
 use mvproxy::discovery::{Document, Part, Served, Snapshot};
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
+use serde_json::Value;
 
 use crate::cases;
 use crate::cluster::{UPSTREAMS, VERBS};
+use crate::protobuf::decoded;
 
 fn name(names: &'static [&'static str]) -> impl Strategy<Value = String> {
     select(names).prop_map(str::to_owned)
@@ -200,5 +202,104 @@ proptest! {
     #[test]
     fn a_document_survives_encoding(list in list()) {
         prop_assert_eq!(GroupList::decode(&list.encode()).unwrap(), list);
+    }
+    /// A name can be any text, as far as JSON goes: what an aggregated API server calls its resources is not checked.
+    #[test]
+    fn every_form_says_the_same_whatever_the_names(
+        mut list in list(),
+        texts in vec(prop_oneof![any::<String>(), odd_text()], 8),
+    ) {
+        let mut texts = texts.into_iter().cycle();
+        let mut next = || texts.next().unwrap();
+        for group in &mut list.items {
+            group.metadata.name = next();
+            for resource in group.versions.iter_mut().flat_map(|version| &mut version.resources) {
+                resource.singular_resource = next();
+                resource.short_names = vec![next(), next()];
+                resource.scope = next();
+            }
+        }
+        let local = Served::default();
+        let peer = Served { groups: Part { etag: None, list }, ..Served::default() };
+        let pairs = [(UPSTREAMS[0], Some(&local)), (UPSTREAMS[1], Some(&peer))];
+        let snapshot = Snapshot::new(&pairs, true);
+        let Some(page) = snapshot.view().find(Name::Aggregated(Document::Groups)) else { return Ok(()) };
+        let of = |encoding| &page.body(Form { encoding, version: ApiVersion::V2 }).plain;
+        let json: Value = serde_json::from_slice(of(Encoding::Json)).unwrap();
+        prop_assert_eq!(&serde_json::from_slice::<Value>(of(Encoding::PrettyJson)).unwrap(), &json);
+        let yaml = std::str::from_utf8(of(Encoding::Yaml)).unwrap();
+        prop_assert_eq!(&serde_saphyr::from_str::<Value>(yaml).unwrap(), &json, "{}", yaml);
+        prop_assert_eq!(decoded(of(Encoding::Protobuf)), without_empty_verbs(json));
+    }
+}
+
+/// Texts that mean something else in YAML.
+fn odd_text() -> impl Strategy<Value = String> {
+    name(&[
+        "",
+        " ",
+        "~",
+        "null",
+        "yes",
+        "off",
+        "y",
+        "1",
+        "0x1f",
+        "1e3",
+        ".inf",
+        "1:20",
+        "2001-01-01",
+        "- a",
+        "a: b",
+        "#",
+        "a #b",
+        "&a",
+        "*a",
+        "!a",
+        "%a",
+        "@a",
+        "`",
+        "'",
+        "\"",
+        "{",
+        "[",
+        "|",
+        ">",
+        "? a",
+        "---",
+        "...",
+        "a\nb",
+        "a\n",
+        "\t",
+        "\r\n",
+        "\u{85}",
+        "\u{2028}",
+        "\u{feff}",
+        "\u{0}",
+        "\u{7f}",
+        "<a>&",
+        "=",
+        "<<",
+    ])
+}
+
+/// Protobuf does not tell no verbs from an empty list of them.
+fn without_empty_verbs(mut json: Value) -> Value {
+    for_each_object(&mut json, &mut |object| {
+        if let Some(verbs @ Value::Null) = object.get_mut("verbs") {
+            *verbs = Value::Array(Vec::new());
+        }
+    });
+    json
+}
+
+fn for_each_object(value: &mut Value, change: &mut impl FnMut(&mut serde_json::Map<String, Value>)) {
+    match value {
+        Value::Object(fields) => {
+            change(fields);
+            fields.values_mut().for_each(|value| for_each_object(value, change));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| for_each_object(value, change)),
+        _ => {}
     }
 }

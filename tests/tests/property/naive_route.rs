@@ -107,11 +107,16 @@ fn describe(openapi: OpenApi<'_>, servers: &[Server], stand_ins: Vec<usize>) -> 
             if is_completed { Decision::OpenApiIndex(stand_ins) } else { local }
         }
         OpenApi::V3 { group, version } => {
-            let fullest = fullest(servers, |entry| entry.group == group && entry.version == version);
-            match (fullest.is_empty(), unknown.is_empty()) {
-                (true, false) => Decision::Unavailable(unknown),
-                _ if elsewhere(fullest.clone()) => Decision::PeersFirst(fullest),
-                _ => local,
+            let belongs = |entry: &Entry| entry.group == group && entry.version == version;
+            let holders = numbers(servers, |server| server.iter().flatten().any(belongs));
+            let fullest = fullest(servers, belongs);
+            match (holders.first(), unknown.is_empty()) {
+                (None, false) => Decision::Unavailable(unknown),
+                (None, true) => local,
+                // The local server would say that there is no such document.
+                (Some(1..), _) => Decision::Peers(holders),
+                (Some(0), _) if elsewhere(fullest.clone()) => Decision::PeersFirst(fullest),
+                (Some(0), _) => local,
             }
         }
     }
