@@ -68,6 +68,9 @@ pub(crate) struct ServeArgs {
     /// Seconds between bookmarks of a watch.
     #[arg(long, default_value_t = 60)]
     bookmark_interval: u64,
+    /// Milliseconds between what a write does and its answer.
+    #[arg(long, default_value_t = 0)]
+    answer_delay: u64,
 }
 
 impl ServeArgs {
@@ -96,6 +99,7 @@ impl ServeArgs {
             request_header: self.request_header()?,
             tokens,
             bookmark_interval: Duration::from_secs(self.bookmark_interval.max(1)),
+            answer_delay: Duration::from_millis(self.answer_delay),
             close_unauthenticated_http1: true,
         })
     }

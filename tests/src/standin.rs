@@ -82,6 +82,8 @@ pub struct StandinOptions {
     pub tokens: Vec<StaticToken>,
     /// How often watches that allow bookmarks get one; kube-apiserver sends about one a minute.
     pub bookmark_interval: Duration,
+    /// Time between what a write does and its answer: a server that is killed then leaves its client in doubt.
+    pub answer_delay: Duration,
     /// Whether an unauthenticated request ends its HTTP/1.1 connection as well as an HTTP/2 one. kube-apiserver's
     /// gate does so over HTTP/2 only.
     pub close_unauthenticated_http1: bool,
@@ -106,6 +108,7 @@ impl StandinOptions {
             request_header: Some(RequestHeader::usual(pki.front_proxy_ca_pem())),
             tokens: parse_token_file(crate::pki::TOKENS_CSV)?,
             bookmark_interval: Duration::from_secs(10),
+            answer_delay: Duration::ZERO,
             close_unauthenticated_http1: true,
         })
     }
@@ -256,6 +259,7 @@ fn assemble(options: StandinOptions, advertised: SocketAddr) -> Result<(Arc<Shar
         faults: Arc::new(Faults::default()),
         loopback,
         bookmark_interval: options.bookmark_interval,
+        answer_delay: options.answer_delay,
         close_unauthenticated_http1: options.close_unauthenticated_http1,
         priority_ids: [clock::uuid(), clock::uuid()],
         connections: AtomicU64::new(0),

@@ -62,7 +62,12 @@ const ROLLING: Schedule = Schedule {
 /// Crashes of each API server.
 const CRASHES: Schedule = Schedule {
     how: Stop::Killed,
-    restarts: &[Restart { at: 2, node: 0, down: 3 }, Restart { at: 9, node: 1, down: 3 }],
+    restarts: &[
+        Restart { at: 1, node: 0, down: 2 },
+        Restart { at: 5, node: 1, down: 2 },
+        Restart { at: 9, node: 0, down: 2 },
+        Restart { at: 12, node: 1, down: 2 },
+    ],
     round: 20,
 };
 const CRASHES_SECONDS: u64 = 20;
@@ -100,6 +105,8 @@ fn a_killed_api_server_fails_nothing_but_writes_on_their_way() {
         .into_iter()
         .partition(|failure| failure.is_write && failure.in_doubt && was_on_its_way(failure));
     assert!(failures.is_empty(), "logs in {}: {failures:#?}", run.cluster.logs.display());
+    assert!(!in_doubt.is_empty(), "no write was on its way to a server that was killed");
+    assert_eq!(opened(&run.watches), run.watches.len(), "a watch broke off");
     println!(
         "writes that a killed server took with it, so that nobody knows of their effect: {}",
         in_doubt.len()

@@ -120,7 +120,11 @@ async fn answer(
     if let Err(status) = authorize(&user, &info) {
         return (Some(user), Err(status));
     }
+    let is_write = info.is_resource && !parts.method.is_safe();
     let outcome = route(shared, &user, info, parts, body, style).await;
+    if is_write && !shared.answer_delay.is_zero() {
+        tokio::time::sleep(shared.answer_delay).await;
+    }
     let outcome = match cut {
         Some((after, then)) => {
             outcome.map(|response| response.map(|body| Cut::new(body, after, then).boxed_unsync()))

@@ -51,6 +51,7 @@ pub(super) struct Shared {
     pub(super) faults: Arc<Faults>,
     pub(super) loopback: Loopback,
     pub(super) bookmark_interval: Duration,
+    pub(super) answer_delay: Duration,
     pub(super) close_unauthenticated_http1: bool,
     pub(super) priority_ids: [String; 2],
     pub(super) connections: AtomicU64,

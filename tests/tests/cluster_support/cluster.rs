@@ -180,6 +180,8 @@ impl Cluster {
             format!("--advertise-address={ip}"),
             format!("--hostname={name}"),
             "--bookmark-interval=2".to_owned(),
+            // Whoever sends a write again whose server was killed doubles it.
+            "--answer-delay=40".to_owned(),
             "--requestheader-username-headers=X-Remote-User".to_owned(),
             "--requestheader-group-headers=X-Remote-Group".to_owned(),
             "--requestheader-uid-headers=X-Remote-Uid".to_owned(),
