@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::classify::{self, ClassifyError, RequestInfo, classify};
+use crate::discovery::openapi::OpenApi;
 use crate::discovery::{Difference, ServerSet, Snapshot, accept};
 use crate::forward::choose::Chooser;
 use crate::route::{LocalReason, Marks, Route, is_about_this_server, route};
@@ -114,6 +115,7 @@ impl Explainer {
             already_proxied: false,
             about_this_server: is_about_this_server(&decoded),
             discovery: accept::asked(method, &decoded, query, &headers),
+            openapi: OpenApi::asked(method, &decoded),
         };
         let decision = route(info.as_ref().ok(), marks, &snapshot);
         let (outcome, servers) = self.outcome(decision, &snapshot);
@@ -137,7 +139,13 @@ impl Explainer {
         match decision {
             Route::Local { stand_ins, .. } => ("local", local_or(stand_ins)),
             Route::Peers(peers) => ("peer", chooser.peers(peers).collect()),
-            Route::Discovery { stand_ins, .. } => ("discovery", local_or(stand_ins)),
+            Route::PeersFirst(peers) => {
+                let healthy = chooser.peers(peers).filter(|peer| self.vitals.is_healthy(peer));
+                ("peer", healthy.chain(snapshot.upstream(0)).collect())
+            }
+            Route::Discovery { stand_ins, .. } | Route::OpenApiIndex { stand_ins } => {
+                ("discovery", local_or(stand_ins))
+            }
             Route::Unavailable(_) => ("unavailable", Vec::new()),
         }
     }
@@ -178,6 +186,15 @@ fn reason(
         }
         Route::Peers(set) => {
             format!("the local API server does not serve it; {} of {} peers can", set.len(), snapshot.peers())
+        }
+        Route::PeersFirst(set) => {
+            format!("{} can describe more than the local API server, which answers without them", peers(set))
+        }
+        Route::OpenApiIndex { stand_ins: set } => {
+            format!(
+                "the local API server's index answers it, with what only peers have added{}",
+                stand_ins(set)
+            )
         }
         Route::Discovery { stand_ins: set, .. } => {
             format!(

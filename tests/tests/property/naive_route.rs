@@ -112,11 +112,10 @@ fn describe(openapi: OpenApi<'_>, servers: &[Server], stand_ins: Vec<usize>) -> 
             let fullest = fullest(servers, belongs);
             match (holders.first(), unknown.is_empty()) {
                 (None, false) => Decision::Unavailable(unknown),
-                (None, true) => local,
                 // The local server would say that there is no such document.
                 (Some(1..), _) => Decision::Peers(holders),
                 (Some(0), _) if elsewhere(fullest.clone()) => Decision::PeersFirst(fullest),
-                (Some(0), _) => local,
+                (Some(0), _) | (None, true) => local,
             }
         }
     }
