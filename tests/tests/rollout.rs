@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cluster_support::{Cluster, Event, Failure, Load, Place, Share, Watcher};
+use cluster_support::{Cluster, Event, Failure, Load, Place, Share, Watcher, differences};
 use mvproxy_tests::netns::Netns;
 use mvproxy_tests::store::{Expected, Key, Range, Store};
 use serde_json::json;
@@ -290,14 +290,7 @@ fn check_watches(cluster: &Cluster, load: &Load, watches: &[Watcher], after: u64
         .map(|event| Event { kind: kind(event).to_owned(), revision: event.revision })
         .collect();
     println!("{} events in {}", written.len(), load.namespace);
-    let differs = watches.iter().filter_map(|watch| {
-        let common = watch.events.iter().zip(&written).take_while(|(seen, written)| seen == written).count();
-        let (seen, total) = (watch.events.len(), written.len());
-        let next = (watch.events.get(common), written.get(common));
-        (common < seen.max(total))
-            .then(|| format!("{}: {seen} of {total}, differs at {next:?}\n", watch.name))
-    });
-    differs.collect()
+    differences(watches, &written)
 }
 
 fn wait_for<T>(work: impl Future<Output = T>) -> T {

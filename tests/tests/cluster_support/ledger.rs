@@ -109,9 +109,20 @@ impl Ledger {
     pub async fn check_writes(&self, store: &Path, range: &Range) -> Result<usize, String> {
         let history = Store::connect(store).await.unwrap();
         let events = history.events(range, 0, Duration::ZERO).await.unwrap().events;
+        self.compare(events.iter().map(|event| (event.value.as_deref(), event.previous.as_deref())))
+    }
+
+    /// The same with every object after and before each change that took place.
+    ///
+    /// # Errors
+    /// One line for each write that was lost or doubled.
+    pub fn compare<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (Option<&'a Value>, Option<&'a Value>)>,
+    ) -> Result<usize, String> {
         let mut seen: HashMap<String, usize> = HashMap::new();
-        for event in &events {
-            let mark = match (&event.value, &event.previous) {
+        for change in changes {
+            let mark = match change {
                 (Some(value), _) => mark_of(value),
                 // A deletion is known by the last mark that the object had.
                 (None, Some(previous)) => deletion_of(&mark_of(previous)),

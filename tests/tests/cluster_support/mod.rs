@@ -15,4 +15,4 @@ pub use ledger::{Event, Failure, Ledger};
 pub use load::{Load, Place, Share};
 pub use process::Process;
 pub use session::{Connecting, Session};
-pub use watcher::Watcher;
+pub use watcher::{Watcher, differences};

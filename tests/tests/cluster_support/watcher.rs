@@ -23,6 +23,18 @@ const LAST_EVENT: Duration = Duration::from_secs(15);
 /// Pause before a watch that could not be opened is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Where watches differ from what was written, in words; empty when each saw each change once and in order.
+pub fn differences(watches: &[Watcher], written: &[Event]) -> String {
+    let differs = watches.iter().filter_map(|watch| {
+        let common = watch.events.iter().zip(written).take_while(|(seen, written)| seen == written).count();
+        let (seen, total) = (watch.events.len(), written.len());
+        let next = (watch.events.get(common), written.get(common));
+        (common < seen.max(total))
+            .then(|| format!("{}: {seen} of {total}, differs at {next:?}\n", watch.name))
+    });
+    differs.collect()
+}
+
 /// One watch and everything it has seen.
 pub struct Watcher {
     pub name: String,
