@@ -201,9 +201,10 @@ pub(super) static FLAGS: &[FlagSpec] = &[
     },
     FlagSpec {
         help: "UnknownVersionInteroperabilityProxy=true|false: reroute requests and merge discovery, or only \
-               pass through [default: true]",
+               pass through; kube-apiserver's own gate is that of its built-in proxy and says nothing here \
+               [default: true]",
         arity: Arity::Many,
-        ..manifest("feature-gates", "GATE=BOOL,...", PEERS)
+        ..one("feature-gates", "GATE=BOOL,...", PEERS)
     },
     FlagSpec {
         help: "true|false: peers answer while the local API server cannot be reached or is not ready; /livez, \

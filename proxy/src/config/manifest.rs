@@ -82,9 +82,6 @@ fn shared_flags(words: &[String]) -> BTreeMap<&'static str, Vec<String>> {
         }
         let Some(value) = inline.or_else(|| words.next().map(String::as_str)) else { break };
         match shared {
-            Some(flag) if flag.name == "feature-gates" => {
-                own_gate(value, values.entry(flag.name).or_default());
-            }
             Some(flag) => values.entry(flag.name).or_default().push(value.to_owned()),
             None => advertised = Some(value.to_owned()),
         }
@@ -93,12 +90,6 @@ fn shared_flags(words: &[String]) -> BTreeMap<&'static str, Vec<String>> {
         values.entry("peer-advertise-ip").or_insert_with(|| vec![address]);
     }
     values
-}
-
-/// Keeps the one gate that the proxy has; the API server's others are not its business.
-fn own_gate(list: &str, kept: &mut Vec<String>) {
-    let is_own = |pair: &&str| pair.split('=').next().is_some_and(|gate| gate.trim() == flags::GATE);
-    kept.extend(list.split(',').filter(is_own).map(str::to_owned));
 }
 
 /// An unspecified advertise-address makes kube-apiserver choose one itself, so it says nothing.
@@ -129,12 +120,12 @@ mod tests {
             "--v=9",
             "--requestheader-allowed-names=a,b",
             "--requestheader-allowed-names=c",
+            // Whoever switches the built-in proxy off may well want this one.
             "--feature-gates=Other=true,UnknownVersionInteroperabilityProxy=false",
             "--peer-ca-file",
         ]);
         let expected: &[(&str, &[&str])] = &[
             ("client-ca-file", &["/pki/ca.crt"]),
-            ("feature-gates", &["UnknownVersionInteroperabilityProxy=false"]),
             ("requestheader-allowed-names", &["a,b", "c"]),
             ("secure-port", &["7443"]),
             ("tls-cert-file", &["/pki/apiserver.crt"]),

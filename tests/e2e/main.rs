@@ -1,0 +1,116 @@
+//! Puts mvproxy between real clients and real kube-apiservers: `cargo xtask e2e`.
+//!
+//! A program of its own and not a set of tests: it runs scenarios one after the other on control planes that take half a
+//! minute to start, and leaves a report, `target/e2e/report.md`.
+
+// Failures of a scenario are errors; these are of the harness itself.
+#![allow(clippy::unwrap_used, reason = "modules shared with tests, where a panic is how a test fails")]
+
+mod apiserver;
+mod assets;
+#[path = "../tests/cluster_support/mod.rs"]
+mod cluster_support;
+mod etcd;
+mod forwarder;
+mod identity;
+mod report;
+mod rights;
+mod site;
+mod skew;
+mod upgrade;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+use apiserver::{BuiltIn, Kind};
+use assets::Assets;
+use report::Report;
+use site::{Plan, Site};
+
+/// Runs mvproxy between real clients and real API servers.
+#[derive(Parser)]
+#[command(name = "e2e", disable_version_flag = true)]
+struct Cli {
+    /// Scenarios to run, by name; all without.
+    only: Vec<String>,
+    /// Folder of the report and of all logs.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/e2e"))]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("e2e: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool> {
+    let assets = Assets::find()?;
+    // Logs of the run before would be taken for this one's.
+    let _ = std::fs::remove_dir_all(&cli.out);
+    std::fs::create_dir_all(&cli.out).with_context(|| format!("cannot create {}", cli.out.display()))?;
+    let mut report = Report::default();
+    let begun = Instant::now();
+    for scenario in SCENARIOS {
+        if !cli.only.is_empty() && !cli.only.iter().any(|name| name == scenario.plan_name) {
+            report.left_out(scenario.plan_name, "not asked for");
+            continue;
+        }
+        if let Err(error) = (scenario.run)(&assets, cli, &mut report) {
+            report.broke_off(&format!("{error:#}"));
+        }
+    }
+    let head = format!("{:.0} s", begun.elapsed().as_secs_f32());
+    let path = cli.out.join("report.md");
+    report.write_to(&path, &head)?;
+    let (checks, failed) = report.verdict();
+    println!("{checks} checks, {} failed, report in {}", failed.len(), path.display());
+    for failure in failed {
+        println!("  FAILED {failure}");
+    }
+    Ok(failed.is_empty())
+}
+
+/// Everything that runs on one control plane.
+struct Scenario {
+    plan_name: &'static str,
+    run: fn(&Assets, &Cli, &mut Report) -> Result<()>,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { plan_name: "skewed", run: skewed },
+    Scenario { plan_name: "upgrade", run: upgraded },
+];
+
+/// An old and a new server side by side.
+fn skewed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let plan = Plan {
+        name: "skewed",
+        nodes: vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off)],
+        steering: Some("always"),
+    };
+    let site = Site::start(assets, &plan, &cli.out)?;
+    let peer_only = skew::peer_only(&site)?;
+    skew::run(&site, &peer_only, report)?;
+    identity::run(&site, &peer_only, report)
+}
+
+/// Two old servers that become new ones.
+fn upgraded(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let plan = Plan {
+        name: "upgrade",
+        nodes: vec![(Kind::Old, BuiltIn::Off), (Kind::Old, BuiltIn::Off)],
+        steering: Some("always"),
+    };
+    let mut site = Site::start(assets, &plan, &cli.out)?;
+    upgrade::run(&mut site, skew::PEER_ONLY, report)
+}

@@ -1,0 +1,388 @@
+//! Puts nodes with real API servers and steering proxies into namespaces of their own, over one etcd.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use http::{Method, Request};
+use mvproxy_tests::client::{Answer, Client, ClientOptions, Trust};
+use mvproxy_tests::netns::Netns;
+use mvproxy_tests::pki::{Identity, Pki, Subject};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::apiserver::{AUDIT_POLICY, ApiServer, BuiltIn, Kind, SECURE_PORT};
+use crate::assets::Assets;
+use crate::cluster_support::Process;
+use crate::etcd;
+
+/// The source that the kernel never steers.
+pub const EXEMPT_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 64, 43, 1);
+/// Where clients are that are on no node.
+const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 62, 0, 100);
+const ADMIN_PORT: u16 = 9643;
+/// A kube-apiserver on a busy machine takes its time.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// How a site is set up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Names logs and reports.
+    pub name: &'static str,
+    /// One API server each.
+    pub nodes: Vec<(Kind, BuiltIn)>,
+    /// `--steering` of the proxies; none without.
+    pub steering: Option<&'static str>,
+}
+
+/// One control-plane node.
+pub struct Node {
+    pub name: String,
+    pub ip: Ipv4Addr,
+    pub netns: Arc<Netns>,
+    pub kind: Kind,
+    pub built_in: BuiltIn,
+    pub audit_log: PathBuf,
+    pub server_log: PathBuf,
+    pub proxy_log: PathBuf,
+    server: Option<Process>,
+    proxy: Option<Process>,
+    bpffs: TempDir,
+}
+
+/// Nodes, clients and an etcd.
+pub struct Site {
+    pub nodes: Vec<Node>,
+    pub elsewhere: Arc<Netns>,
+    pub pki: Pki,
+    pub admin: Identity,
+    pub trust: Trust,
+    pub assets: Assets,
+    pub logs: PathBuf,
+    pub files: TempDir,
+    plan: Plan,
+    _etcd: Process,
+}
+
+impl Site {
+    /// Starts everything and waits until all of it is ready.
+    pub fn start(assets: &Assets, plan: &Plan, logs: &Path) -> Result<Self> {
+        let logs = logs.join(plan.name);
+        std::fs::create_dir_all(&logs)?;
+        let elsewhere = Arc::new(Netns::new("clients")?);
+        elsewhere.ip(&["link", "add", "nodes", "type", "bridge"])?;
+        elsewhere.ip(&["address", "add", &format!("{CLIENTS}/24"), "dev", "nodes"])?;
+        elsewhere.ip(&["link", "set", "nodes", "up"])?;
+        let nodes = (1..).zip(&plan.nodes).map(|(number, (kind, built_in))| {
+            Node::new(number, &elsewhere, &logs, *kind, *built_in)
+        });
+        let nodes: Vec<Node> = nodes.collect::<Result<_>>()?;
+
+        let files = tempfile::tempdir()?;
+        let pki = Pki::generate()?;
+        let named: Vec<_> = nodes.iter().map(|node| (node.name.clone(), IpAddr::V4(node.ip))).collect();
+        pki.write_to(files.path(), &named)?;
+        std::fs::write(files.path().join("audit.yaml"), AUDIT_POLICY)?;
+        let accounts = rcgen::KeyPair::generate()?;
+        std::fs::write(files.path().join("sa.key"), accounts.serialize_pem())?;
+        std::fs::write(files.path().join("sa.pub"), accounts.public_key_pem())?;
+        let subject =
+            Subject { common_name: "kubernetes-admin", organizations: &["system:masters"], uid: None };
+        let admin = pki.client(&subject)?;
+        let data = files.path().join("etcd");
+        let etcd = elsewhere.run(|| etcd::start(&assets.etcd, &data, &logs.join("etcd.log")));
+        let mut site = Self {
+            nodes,
+            elsewhere,
+            trust: Trust::Ca(pki.ca_pem().to_owned()),
+            pki,
+            admin,
+            assets: assets.clone(),
+            logs,
+            files,
+            plan: plan.clone(),
+            _etcd: etcd,
+        };
+        for node in 0..site.nodes.len() {
+            site.start_server(node)?;
+        }
+        for node in 0..site.nodes.len() {
+            site.wait_for_server(node)?;
+        }
+        site.grant()?;
+        if site.plan.steering.is_some() {
+            for node in 0..site.nodes.len() {
+                site.start_proxy(node)?;
+            }
+            for node in 0..site.nodes.len() {
+                site.wait_for_proxy(node)?;
+            }
+        }
+        Ok(site)
+    }
+
+    /// Starts a node's API server, as whatever kind the node is now, and does not wait for it.
+    pub fn start_server(&mut self, node: usize) -> Result<()> {
+        let program = self.assets.apiserver.clone();
+        let at = &self.nodes[node];
+        let server = self.apiserver(at);
+        std::fs::write(self.manifest(at), server.manifest())?;
+        let flags = server.flags();
+        let process = at.run(|| Process::start_here(&program, &flags, &at.server_log));
+        self.nodes[node].server = Some(process);
+        Ok(())
+    }
+
+    /// Waits until a node's API server says that it is ready.
+    pub fn wait_for_server(&self, node: usize) -> Result<()> {
+        let begun = Instant::now();
+        let at = &self.nodes[node];
+        loop {
+            let answer = self.straight(node, Method::GET, "/readyz", None);
+            if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            ensure!(
+                begun.elapsed() < START_LIMIT,
+                "{}: the API server is not ready: {}, log {}",
+                at.name,
+                answer.map_or_else(|error| format!("{error:#}"), |answer| answer.text()),
+                at.server_log.display()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Takes a node's API server, to be stopped.
+    pub fn take_server(&mut self, node: usize) -> Result<Process> {
+        self.nodes[node].server.take().context("no API server runs there")
+    }
+
+    /// Takes a node's proxy, to be stopped.
+    pub fn take_proxy(&mut self, node: usize) -> Result<Process> {
+        self.nodes[node].proxy.take().context("no proxy runs there")
+    }
+
+    /// Starts a node's proxy and does not wait for it.
+    pub fn start_proxy(&mut self, node: usize) -> Result<()> {
+        let at = &self.nodes[node];
+        let file = |name: &str| self.files.path().join(&at.name).join(name).display().to_string();
+        let arguments = [
+            "run".to_owned(),
+            format!("--apiserver-manifest={}", self.manifest(at).display()),
+            format!("--kubeconfig={}", file("mvproxy.conf")),
+            format!("--steering={}", self.plan.steering.unwrap_or("auto")),
+            format!("--bpffs-dir={}", at.bpffs.path().join("mvproxy").display()),
+            format!("--state-dir={}", file("state")),
+            "--v=4".to_owned(),
+        ];
+        let program = proxy_program()?;
+        let process = at.run(|| Process::start_here(&program, &arguments, &at.proxy_log));
+        self.nodes[node].proxy = Some(process);
+        Ok(())
+    }
+
+    /// Waits until a node's proxy is ready and knows all its peers.
+    pub fn wait_for_proxy(&self, node: usize) -> Result<()> {
+        let begun = Instant::now();
+        let at = &self.nodes[node];
+        loop {
+
+            if at.admin("/readyz").contains("200 OK") && self.knows_everybody(at) {
+                return Ok(());
+            }
+            ensure!(
+                begun.elapsed() < START_LIMIT,
+                "{}: the proxy is not ready: {}, log {}",
+                at.name,
+                at.admin("/readyz?verbose"),
+                at.proxy_log.display()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn knows_everybody(&self, at: &Node) -> bool {
+        let skew = at.admin("/skew");
+        let Some((_, body)) = skew.split_once("\r\n\r\n") else { return false };
+        let report: Value = serde_json::from_str(body).unwrap_or_default();
+        let versions = report["servers"].as_array().into_iter().flatten();
+        versions.filter(|server| server["version"].is_string()).count() == self.nodes.len()
+    }
+
+    /// One administrator's request to a node's API server itself, past the proxy.
+    pub fn straight(
+        &self,
+        node: usize,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer> {
+        let options = self.options_on_node().from_source(EXEMPT_SOURCE.into());
+        let request = json_request(method, target, body)?;
+        self.nodes[node].netns.block_on(|| async {
+            tokio::time::timeout(Duration::from_secs(10), send(&options, request)).await.context("no answer in 10 s")?
+        })
+    }
+
+    /// One administrator's request from elsewhere to a node's port.
+    pub fn request(&self, node: usize, method: Method, target: &str, body: Option<&Value>) -> Result<Answer> {
+        let options = self.options(node);
+        let request = json_request(method, target, body)?;
+        self.elsewhere.block_on(|| async {
+            tokio::time::timeout(Duration::from_secs(30), send(&options, request)).await.context("no answer in 30 s")?
+        })
+    }
+
+    /// An administrator's connection to a node from elsewhere.
+    pub fn options(&self, node: usize) -> ClientOptions {
+        ClientOptions::new(self.nodes[node].address(), self.trust.clone()).with_identity(&self.admin)
+    }
+
+    /// An administrator's connection from within a node.
+    pub fn options_on_node(&self) -> ClientOptions {
+        ClientOptions::new((Ipv4Addr::LOCALHOST, SECURE_PORT).into(), self.trust.clone())
+            .with_identity(&self.admin)
+    }
+
+    fn apiserver<'a>(&'a self, node: &'a Node) -> ApiServer<'a> {
+        ApiServer {
+            node: &node.name,
+            address: node.ip,
+            etcd: format!("http://{CLIENTS}:{}", etcd::PORT),
+            files: self.files.path(),
+            audit_log: &node.audit_log,
+            kind: node.kind,
+            built_in: node.built_in,
+        }
+    }
+
+    fn manifest(&self, node: &Node) -> PathBuf {
+        self.files.path().join(&node.name).join("kube-apiserver.yaml")
+    }
+
+    /// Gives the proxies' user the rights that the README tells operators to give.
+    fn grant(&self) -> Result<()> {
+        for object in crate::rights::objects() {
+            let (target, body) = object?;
+            let answer = self.straight(0, Method::POST, &target, Some(&body))?;
+            if !(answer.status.is_success() || answer.status == 409) {
+                bail!("{target}: {} {}", answer.status, answer.text());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn new(number: u8, elsewhere: &Netns, logs: &Path, kind: Kind, built_in: BuiltIn) -> Result<Self> {
+        let name = format!("node{number}");
+        let netns = Arc::new(Netns::new(&name)?);
+        let ip = Ipv4Addr::new(10, 62, 0, number);
+        let port = format!("to{number}");
+        elsewhere.ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", netns.name()])?;
+        elsewhere.ip(&["link", "set", &port, "master", "nodes", "up"])?;
+        netns.ip(&["address", "add", &format!("{ip}/24"), "dev", "eth0"])?;
+        netns.ip(&["link", "set", "eth0", "up"])?;
+        netns.ip(&["route", "add", "default", "via", &CLIENTS.to_string()])?;
+        let bpffs = TempDir::with_prefix("mvp-e2e-bpffs-")?;
+        // It has to outlive every proxy: a mount that only a proxy's own namespace has goes away with it.
+        mount(Some("bpf"), bpffs.path(), Some("bpf"), MsFlags::empty(), None::<&str>)?;
+        let log = |what: &str| logs.join(format!("{what}-{name}.log"));
+        Ok(Self {
+            ip,
+            netns,
+            kind,
+            built_in,
+            audit_log: log("audit"),
+            server_log: log("kube-apiserver"),
+            proxy_log: log("mvproxy"),
+            server: None,
+            proxy: None,
+            bpffs,
+            name,
+        })
+    }
+
+    /// Runs `work` on the node, under its name: an API server's Lease is named after it.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.netns.run(|| {
+            unshare(CloneFlags::CLONE_NEWUTS).expect("root may have a host name of its own");
+            nix::unistd::sethostname(&self.name).expect("root may set it");
+            work()
+        })
+    }
+
+    /// Where clients elsewhere dial it.
+    pub fn address(&self) -> SocketAddr {
+        (self.ip, SECURE_PORT).into()
+    }
+
+    /// The proxy, to signal it.
+    pub fn proxy(&self) -> Option<&Process> {
+        self.proxy.as_ref()
+    }
+
+    /// The API server, to signal it.
+    pub fn server(&self) -> Option<&Process> {
+        self.server.as_ref()
+    }
+
+    /// A value on the proxy's metrics page.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.admin("/metrics");
+        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// What the proxy answers on its admin address; empty while it does not.
+    pub fn admin(&self, path: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        let exchanged = async || {
+            let mut answer = String::new();
+            let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, ADMIN_PORT)).await?;
+            stream.write_all(request.as_bytes()).await?;
+            stream.read_to_string(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let limit = Duration::from_secs(5);
+        let answered = self.netns.block_on(async || tokio::time::timeout(limit, exchanged()).await);
+        answered.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.proxy.take());
+        drop(self.server.take());
+        if let Err(error) = umount2(self.bpffs.path(), MntFlags::MNT_DETACH) {
+            eprintln!("left mounted: {}: {error}", self.bpffs.path().display());
+        }
+    }
+}
+
+/// Sends one request on a connection of its own.
+pub async fn send(options: &ClientOptions, request: Request<Bytes>) -> Result<Answer> {
+    Client::connect(options).await?.fetch(request).await
+}
+
+/// A request with a JSON body, or none.
+pub fn json_request(method: Method, target: &str, body: Option<&Value>) -> Result<Request<Bytes>> {
+    let request = Request::builder().method(method).uri(target).header("accept", "application/json");
+    Ok(match body {
+        Some(body) => request.header("content-type", "application/json").body(body.to_string().into())?,
+        None => request.body(Bytes::new())?,
+    })
+}
+
+fn proxy_program() -> Result<PathBuf> {
+    let program = Path::new(env!("CARGO_BIN_EXE_mvproxy-standin")).with_file_name("mvproxy");
+    ensure!(program.exists(), "{} is missing: cargo build -p mvproxy", program.display());
+    Ok(program)
+}
