@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 
 use http::HeaderValue;
 
@@ -260,6 +261,13 @@ impl Snapshot {
     /// The API server behind an index of a [`ServerSet`].
     pub fn upstream(&self, index: usize) -> Option<Upstream> {
         self.upstreams.get(index).copied()
+    }
+
+    /// Whether a peer has this address.
+    pub fn has_peer_at(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let is_there = |upstream: &&Upstream| upstream.address.ip().to_canonical() == address;
+        self.upstreams.iter().skip(1).any(|upstream| is_there(&upstream))
     }
 
     /// The version that the API server behind an index said it has.

@@ -278,7 +278,9 @@ async fn answer(
         // Exactly the value that keeps a built-in proxy behind this one from sending it on.
         request.headers_mut().insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
-    let is_trusted = certificate.is_front_proxy() || shared.trusts(client.address);
+    // A peer's proxy brings tokens as they are, without the front-proxy certificate.
+    let is_of_peer = marks.already_proxied && snapshot.has_peer_at(client.address);
+    let is_trusted = certificate.is_front_proxy() || is_of_peer || shared.trusts(client.address);
     let mut outbound = Outbound::new(request, &identity, &shared.names, client.address, is_trusted)?;
     outbound.hold_while_upgraded(Arc::clone(&client.place));
     let watch = info.and_then(|info| Watch::of(info, &outbound, shared.watch_continuation));

@@ -27,7 +27,8 @@ impl Forwarder {
         let stopped = stop.clone();
         let (listening, is_listening) = std::sync::mpsc::channel();
         let thread = netns.spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).await;
                 let _ = listening.send(bound.as_ref().map(|_| ()).map_err(ToString::to_string));

@@ -38,14 +38,16 @@ pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
         for http2 in [false, true] {
             let version = if http2 { "HTTP/2" } else { "HTTP/1.1" };
             let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-            let straight = caller.ask(site, Way::Straight(old), http2, Method::POST, REVIEW, Some(&review))?;
+            let straight =
+                caller.ask(site, Way::Straight(old), http2, Method::POST, REVIEW, Some(&review))?;
             let steered = caller.ask(site, Way::Steered(old), http2, Method::POST, REVIEW, Some(&review))?;
             let check = format!("{} over {version}: SelfSubjectReview", caller.name);
             report.equal(&check, &seen_as(&straight), &seen_as(&steered));
 
             let mark = |way: &str| format!("{}-{http2}-{way}", caller.name.replace(' ', "-"));
             let target = |way| format!("{peer_only}?labelSelector=mark%3D{}", mark(way));
-            let expected = caller.ask(site, Way::Straight(new), http2, Method::GET, &target("straight"), None)?;
+            let expected =
+                caller.ask(site, Way::Straight(new), http2, Method::GET, &target("straight"), None)?;
             let seen = caller.ask(site, Way::Steered(old), http2, Method::GET, &target("steered"), None)?;
             let check = format!("{} over {version}: rerouted", caller.name);
             report.equal(&check, &outcome(&expected), &outcome(&seen));
@@ -99,7 +101,9 @@ impl Caller {
         options.http2 = http2;
         let answered: Result<Answer> = netns.block_on(|| async {
             let request: Request<Bytes> = request;
-            tokio::time::timeout(Duration::from_secs(15), send(&options, request)).await.context("no answer in 15 s")?
+            tokio::time::timeout(Duration::from_secs(15), send(&options, request))
+                .await
+                .context("no answer in 15 s")?
         });
         answered.with_context(|| format!("{} {target}", self.name))
     }
@@ -139,7 +143,11 @@ fn callers(site: &Site, node: usize) -> Result<Vec<Caller>> {
         caller("certificate and wrong token", Some(of(&alice)?), bearer("nobody-has-this")),
         caller("strange certificate", Some(site.pki.stranger(&alice)?), vec![]),
         caller("front proxy", Some(site.pki.front_proxy_client().clone()), asserted),
-        caller("asserting without being a front proxy", Some(of(&alice)?), vec![("x-remote-user", "root".to_owned())]),
+        caller(
+            "asserting without being a front proxy",
+            Some(of(&alice)?),
+            vec![("x-remote-user", "root".to_owned())],
+        ),
         caller("impersonator", Some(site.admin.clone()), impersonating.clone()),
         caller("impersonator without the right", Some(of(&alice)?), impersonating),
     ])

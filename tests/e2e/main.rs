@@ -86,10 +86,8 @@ struct Scenario {
     run: fn(&Assets, &Cli, &mut Report) -> Result<()>,
 }
 
-const SCENARIOS: &[Scenario] = &[
-    Scenario { plan_name: "skewed", run: skewed },
-    Scenario { plan_name: "upgrade", run: upgraded },
-];
+const SCENARIOS: &[Scenario] =
+    &[Scenario { plan_name: "skewed", run: skewed }, Scenario { plan_name: "upgrade", run: upgraded }];
 
 /// An old and a new server side by side.
 fn skewed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {

@@ -19,7 +19,10 @@ impl Report {
     pub fn begin(&mut self, scenario: &str, what: &str) {
         println!("== {scenario}: {what}");
         scenario.clone_into(&mut self.scenario);
-        let _ = write!(self.text, "\n## {scenario}\n\n{what}\n\n| check | expected | seen | |\n|---|---|---|---|\n");
+        let _ = write!(
+            self.text,
+            "\n## {scenario}\n\n{what}\n\n| check | expected | seen | |\n|---|---|---|---|\n"
+        );
     }
 
     /// One line: what should be and what is.

@@ -1,12 +1,11 @@
 //! The rights of the proxy's user, as the README has operators give them.
 
-use anyhow::Result;
 use serde_json::{Value, json};
 
 const USER: &str = "system:mixed-version-proxy";
 
 /// Where each object is created, and the object.
-pub fn objects() -> Vec<Result<(String, Value)>> {
+pub fn objects() -> Vec<(String, Value)> {
     let all = ["get", "list", "watch"];
     let leases = ["get", "list", "watch", "create", "update"];
     vec![
@@ -15,7 +14,7 @@ pub fn objects() -> Vec<Result<(String, Value)>> {
         role("kube-system", "coordination.k8s.io", &["leases"], &leases),
         binding("kube-system", "mvproxy", "mvproxy"),
         binding("kube-system", "mvproxy-authentication", "extension-apiserver-authentication-reader"),
-        Ok((
+        (
             "/apis/rbac.authorization.k8s.io/v1/clusterroles".to_owned(),
             json!({
                 "metadata": {"name": "mvproxy"},
@@ -24,35 +23,35 @@ pub fn objects() -> Vec<Result<(String, Value)>> {
                     {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "verbs": all},
                 ],
             }),
-        )),
-        Ok((
+        ),
+        (
             "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings".to_owned(),
             json!({
                 "metadata": {"name": "mvproxy"},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "mvproxy"},
                 "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
             }),
-        )),
+        ),
     ]
 }
 
-fn role(namespace: &str, group: &str, resources: &[&str], verbs: &[&str]) -> Result<(String, Value)> {
-    Ok((
+fn role(namespace: &str, group: &str, resources: &[&str], verbs: &[&str]) -> (String, Value) {
+    (
         format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"),
         json!({
             "metadata": {"name": "mvproxy"},
             "rules": [{"apiGroups": [group], "resources": resources, "verbs": verbs}],
         }),
-    ))
+    )
 }
 
-fn binding(namespace: &str, name: &str, role: &str) -> Result<(String, Value)> {
-    Ok((
+fn binding(namespace: &str, name: &str, role: &str) -> (String, Value) {
+    (
         format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"),
         json!({
             "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
         }),
-    ))
+    )
 }

@@ -27,7 +27,7 @@ pub const EXEMPT_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 64, 43, 1);
 const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 62, 0, 100);
 const ADMIN_PORT: u16 = 9643;
 /// A kube-apiserver on a busy machine takes its time.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// How a site is set up.
 #[derive(Clone, Debug)]
@@ -63,7 +63,6 @@ pub struct Site {
     pub admin: Identity,
     pub trust: Trust,
     pub assets: Assets,
-    pub logs: PathBuf,
     pub files: TempDir,
     plan: Plan,
     _etcd: Process,
@@ -78,9 +77,9 @@ impl Site {
         elsewhere.ip(&["link", "add", "nodes", "type", "bridge"])?;
         elsewhere.ip(&["address", "add", &format!("{CLIENTS}/24"), "dev", "nodes"])?;
         elsewhere.ip(&["link", "set", "nodes", "up"])?;
-        let nodes = (1..).zip(&plan.nodes).map(|(number, (kind, built_in))| {
-            Node::new(number, &elsewhere, &logs, *kind, *built_in)
-        });
+        let nodes = (1..)
+            .zip(&plan.nodes)
+            .map(|(number, (kind, built_in))| Node::new(number, &elsewhere, &logs, *kind, *built_in));
         let nodes: Vec<Node> = nodes.collect::<Result<_>>()?;
 
         let files = tempfile::tempdir()?;
@@ -103,7 +102,6 @@ impl Site {
             pki,
             admin,
             assets: assets.clone(),
-            logs,
             files,
             plan: plan.clone(),
             _etcd: etcd,
@@ -192,7 +190,6 @@ impl Site {
         let begun = Instant::now();
         let at = &self.nodes[node];
         loop {
-
             if at.admin("/readyz").contains("200 OK") && self.knows_everybody(at) {
                 return Ok(());
             }
@@ -226,7 +223,9 @@ impl Site {
         let options = self.options_on_node().from_source(EXEMPT_SOURCE.into());
         let request = json_request(method, target, body)?;
         self.nodes[node].netns.block_on(|| async {
-            tokio::time::timeout(Duration::from_secs(10), send(&options, request)).await.context("no answer in 10 s")?
+            tokio::time::timeout(Duration::from_secs(10), send(&options, request))
+                .await
+                .context("no answer in 10 s")?
         })
     }
 
@@ -235,7 +234,9 @@ impl Site {
         let options = self.options(node);
         let request = json_request(method, target, body)?;
         self.elsewhere.block_on(|| async {
-            tokio::time::timeout(Duration::from_secs(30), send(&options, request)).await.context("no answer in 30 s")?
+            tokio::time::timeout(Duration::from_secs(30), send(&options, request))
+                .await
+                .context("no answer in 30 s")?
         })
     }
 
@@ -268,8 +269,7 @@ impl Site {
 
     /// Gives the proxies' user the rights that the README tells operators to give.
     fn grant(&self) -> Result<()> {
-        for object in crate::rights::objects() {
-            let (target, body) = object?;
+        for (target, body) in crate::rights::objects() {
             let answer = self.straight(0, Method::POST, &target, Some(&body))?;
             if !(answer.status.is_success() || answer.status == 409) {
                 bail!("{target}: {} {}", answer.status, answer.text());
@@ -285,7 +285,18 @@ impl Node {
         let netns = Arc::new(Netns::new(&name)?);
         let ip = Ipv4Addr::new(10, 62, 0, number);
         let port = format!("to{number}");
-        elsewhere.ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", netns.name()])?;
+        elsewhere.ip(&[
+            "link",
+            "add",
+            &port,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            netns.name(),
+        ])?;
         elsewhere.ip(&["link", "set", &port, "master", "nodes", "up"])?;
         netns.ip(&["address", "add", &format!("{ip}/24"), "dev", "eth0"])?;
         netns.ip(&["link", "set", "eth0", "up"])?;
@@ -331,13 +342,6 @@ impl Node {
     /// The API server, to signal it.
     pub fn server(&self) -> Option<&Process> {
         self.server.as_ref()
-    }
-
-    /// A value on the proxy's metrics page.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        let page = self.admin("/metrics");
-        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
-        line.rsplit(' ').next()?.parse().ok()
     }
 
     /// What the proxy answers on its admin address; empty while it does not.

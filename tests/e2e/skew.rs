@@ -47,7 +47,10 @@ pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
     let file = &["-f", "-"];
     for (arguments, expected) in [
         (&["create", "--validate=strict"][..], "leasecandidate.coordination.k8s.io/probe created"),
-        (&["apply", "--server-side", "--force-conflicts"], "leasecandidate.coordination.k8s.io/probe serverside-applied"),
+        (
+            &["apply", "--server-side", "--force-conflicts"],
+            "leasecandidate.coordination.k8s.io/probe serverside-applied",
+        ),
         (&["apply", "--dry-run=server"], "leasecandidate.coordination.k8s.io/probe"),
         (&["apply"], "leasecandidate.coordination.k8s.io/probe"),
         (&["diff"], ""),
@@ -62,16 +65,26 @@ pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
     let wrong = OBJECT.replace("leaseName", "leaseNames");
     let seen = kubectl(site, old, &["create", "--validate=strict", "-f", "-"], &wrong)?;
     let expected = "unknown field \"spec.leaseNames\"";
-    report.check("kubectl create of what is not valid", expected, &seen.text(), seen.stderr.contains(expected));
+    report.check(
+        "kubectl create of what is not valid",
+        expected,
+        &seen.text(),
+        seen.stderr.contains(expected),
+    );
     for arguments in [
         &["get", "pods", "-A"][..],
         &["get", "configmaps", "-n", "kube-system", "-o", "name"],
         &["get", "--raw", "/version"],
-        &["auth", "whoami", "-o", "json"],
+        &["auth", "whoami"],
         &["get", "nothings"],
         &["logs", "no-such-pod"],
         &["exec", "no-such-pod", "--", "true"],
-        &["get", "apiservices", "-o", "jsonpath={.items[?(@.status.conditions[0].status!='True')].metadata.name}"],
+        &[
+            "get",
+            "apiservices",
+            "-o",
+            "jsonpath={.items[?(@.status.conditions[0].status!='True')].metadata.name}",
+        ],
     ] {
         let (expected, seen) = (kubectl_straight(site, old, arguments)?, kubectl(site, old, arguments, "")?);
         report.equal(&format!("kubectl {}", arguments.join(" ")), &expected.text(), &seen.text());
@@ -99,7 +112,10 @@ pub fn kubectl(site: &Site, node: usize, arguments: &[&str], input: &str) -> Res
     let kubeconfig = site.files.path().join(&at.name).join("admin.conf");
     site.elsewhere.run(|| {
         let mut command = Command::new(&site.assets.kubectl);
-        command.arg(format!("--kubeconfig={}", kubeconfig.display())).arg("--request-timeout=20s").args(arguments);
+        command
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg("--request-timeout=20s")
+            .args(arguments);
         run_with(command.env("HOME", site.files.path().join("home").join(&at.name)), input)
     })
 }
@@ -112,11 +128,17 @@ fn kubectl_straight(site: &Site, node: usize, arguments: &[&str]) -> Result<Said
     let server = format!("https://{}:6443", at.ip);
     ensure!(straight.contains(&server), "{} does not name {server}", admin.display());
     let kubeconfig = site.files.path().join(&at.name).join("straight.conf");
-    std::fs::write(&kubeconfig, straight.replace(&server, &format!("https://127.0.0.1:{}", crate::forwarder::PORT)))?;
+    std::fs::write(
+        &kubeconfig,
+        straight.replace(&server, &format!("https://127.0.0.1:{}", crate::forwarder::PORT)),
+    )?;
     let forwarder = crate::forwarder::Forwarder::start(&at.netns)?;
     let said = at.netns.run(|| {
         let mut command = Command::new(&site.assets.kubectl);
-        command.arg(format!("--kubeconfig={}", kubeconfig.display())).arg("--request-timeout=20s").args(arguments);
+        command
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg("--request-timeout=20s")
+            .args(arguments);
         run_with(command.env("HOME", site.files.path().join("home").join("straight")), "")
     });
     drop(forwarder);
@@ -126,8 +148,12 @@ fn kubectl_straight(site: &Site, node: usize, arguments: &[&str]) -> Result<Said
 fn run_with(command: &mut Command, input: &str) -> Result<Said> {
     use std::io::Write as _;
     use std::process::Stdio;
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("kubectl")?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("kubectl")?;
     child.stdin.take().context("stdin is piped")?.write_all(input.as_bytes())?;
     let output = child.wait_with_output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -26,7 +26,7 @@ const FEWEST_REQUESTS: usize = 3_000;
 /// Nodes serve for this long between two upgrades.
 const BETWEEN: Duration = Duration::from_secs(8);
 /// The whole load; a node takes about 20 s.
-const LENGTH: Duration = Duration::from_secs(120);
+const LENGTH: Duration = Duration::from_mins(2);
 
 /// Runs it; `peer_only` is the collection that new servers have and old ones lack.
 pub fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> {
@@ -75,7 +75,9 @@ pub fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> 
         end_watches(site, load)?;
     }
     let (watches, straight_watches) = (join(clients), join(straight_clients));
-    listers.into_iter().for_each(|lister| lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    listers
+        .into_iter()
+        .for_each(|lister| lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
 
     report.note(&format!("through mvproxy: {}", steered.ledger.summary()));
     report.note(&format!("straight to the API servers: {}", straight.ledger.summary()));
@@ -83,7 +85,8 @@ pub fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> 
     report.check("requests", &format!(">= {FEWEST_REQUESTS}"), &asked.to_string(), asked >= FEWEST_REQUESTS);
     report.equal("failed requests through mvproxy", "0", &steered.ledger.failures().len().to_string());
     let written = changes(site, STEERED)?;
-    let compared = steered.ledger.compare(written.iter().map(|one| (one.value.as_ref(), one.previous.as_ref())));
+    let compared =
+        steered.ledger.compare(written.iter().map(|one| (one.value.as_ref(), one.previous.as_ref())));
     report.check("writes lost or doubled", "none", &format!("{compared:?}"), compared.is_ok());
     let seen = differences(&watches, &events(&written, first, &steered));
     report.equal("gaps or repeats in watches through mvproxy", "", &seen);
@@ -124,7 +127,9 @@ fn list_new(site: &Site, load: &Arc<Load>, node: usize, collection: &str) -> Joi
                 let begun = Instant::now();
                 let outcome = match Request::get(&target).body(Bytes::new()) {
                     Ok(request) => session.fetch(request).await.and_then(|answer| {
-                        (answer.status == 200).then_some(()).ok_or_else(|| format!("{} {}", answer.status, answer.text()))
+                        (answer.status == 200)
+                            .then_some(())
+                            .ok_or_else(|| format!("{} {}", answer.status, answer.text()))
                     }),
                     Err(error) => Err(error.to_string()),
                 };

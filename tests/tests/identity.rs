@@ -4,11 +4,13 @@
 
 mod support;
 
-use mvproxy_tests::client::Answer;
+use mvproxy_tests::client::{Answer, Client};
 use mvproxy_tests::pki::{Pki, Subject};
 use mvproxy_tests::standin::RecordedRequest;
 use serde_json::Value;
-use support::{BOTH, Caller, Cluster, Http, Upgraded, both_serve, bounded, exchange, only_new_serves};
+use support::{
+    BOTH, Caller, Cluster, Http, Upgraded, both_serve, bounded, exchange, only_new_serves, request,
+};
 
 /// A kind of client and the user name it has; `None` when it is refused or anonymous.
 type Row = (Caller, Option<&'static str>);
@@ -273,6 +275,31 @@ fn the_source_of_a_request_is_the_connection_and_no_header() {
                     assert_eq!(sources, [wanted], "{}", caller.label);
                     assert!(!headers.contains_key("x-real-ip") && !headers.contains_key("forwarded"));
                 }
+            }
+        }
+    });
+}
+
+/// A token that is rerouted comes from the peer's proxy as it is; whom it speaks for is in a header.
+#[test]
+fn a_peer_is_believed_whom_it_forwards_for() {
+    bounded(async {
+        let cluster = Cluster::start().await;
+        let proxied = Caller::bob(&cluster.pki)
+            .header("x-kubernetes-peer-proxied", "true")
+            .header("x-forwarded-for", "192.0.2.1");
+        for http in BOTH {
+            for (source, wanted) in [("127.0.0.1", "192.0.2.1, 127.0.0.1"), ("127.0.0.9", "127.0.0.9")] {
+                let target = format!("{}?{http:?}{source}", both_serve().path());
+                let options = proxied.options(cluster.old.proxy.address, http);
+                let mut client =
+                    Client::connect(&options.from_source(source.parse().unwrap())).await.unwrap();
+                let mut request = request("GET", &target);
+                request.headers_mut().extend(proxied.headers.clone());
+                client.fetch(request).await.unwrap();
+                let headers = cluster.old.only_request_for(&target).headers;
+                let sources: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+                assert_eq!(sources, [wanted], "from {source}");
             }
         }
     });
