@@ -28,6 +28,7 @@ pub mod replay;
 pub mod request;
 pub mod retry;
 pub mod splice;
+pub mod turned_away;
 pub mod upgrade;
 pub mod watch;
 pub mod whole;
@@ -41,6 +42,7 @@ use replay::{Replay, ReplayBody};
 pub use request::RequestBody;
 use retry::Spare;
 pub use retry::{Budget, Unanswered};
+use turned_away::is_turned_away;
 pub use upgrade::Upgrade;
 use whole::BegunBody;
 
@@ -235,11 +237,14 @@ pub async fn forward(
             means.vitals.failed(&upstream);
         }
         let goes_on = course.goes_on_after(&unanswered, means.vitals);
-        let (again, failure) = after(unanswered, upstream, spare.as_ref(), means.budget);
-        debug!(error = %chain(&failure), ?connection_end, "no answer");
+        let (again, outcome) = after(unanswered, upstream, spare.as_ref(), means.budget);
+        match &outcome {
+            Ok(_) => debug!(address = %upstream.address, "turned away: the server is shutting down"),
+            Err(failure) => debug!(error = %chain(failure), ?connection_end, "no answer"),
+        }
         request = match again {
             Some(request) if goes_on => request,
-            _ => return Err(failure),
+            _ => return outcome,
         };
     }
 }
@@ -247,15 +252,18 @@ pub async fn forward(
 /// Time an HTTP/1.1 upstream has for its response header; kube-apiserver's own limit on a request is 60 s.
 const HEADER_PATIENCE: Duration = Duration::from_secs(75);
 
-/// What is left to send after a try, and what to tell the client if that is nothing.
+/// What is left to send after a try, and what the client gets if that is nothing.
 fn after(
     unanswered: Unanswered,
     upstream: Upstream,
     spare: Option<&Spare>,
     budget: &Budget,
-) -> (Option<Request<RequestBody>>, ForwardError) {
+) -> (Option<Request<RequestBody>>, Result<Response<ResponseBody>, ForwardError>) {
     match unanswered {
-        Unanswered::Unsent { request, source, .. } => (Some(*request), ForwardError::NotReached { source }),
+        Unanswered::Unsent { request, source, .. } => {
+            (Some(*request), Err(ForwardError::NotReached { source }))
+        }
+        Unanswered::TurnedAway { response } => (spare.and_then(Spare::unprocessed), Ok(*response)),
         Unanswered::Broken { source, .. } => {
             let again = spare.and_then(|spare| spare.again(&source, budget));
             // What may be sent again by this proxy may be so by the client; it is told to.
@@ -266,9 +274,9 @@ fn after(
             } else {
                 ForwardError::Broken { address, source }
             };
-            (again, failure)
+            (again, Err(failure))
         }
-        Unanswered::Late => (None, ForwardError::Late { address: upstream.address }),
+        Unanswered::Late => (None, Err(ForwardError::Late { address: upstream.address })),
     }
 }
 
@@ -311,8 +319,10 @@ async fn attempt(
     let (head, body) = response.into_parts();
     let body = if asks_for_head { Ok(body.into()) } else { BegunBody::whole_if_small(body).await };
     let body = body.map_err(|source| Unanswered::Broken { source, stale: lease.reused })?;
+    let turned_away = is_turned_away(&head, &body);
     lease.guard.keep(lease.connection);
-    Ok(Response::from_parts(head, ResponseBody::upstream(body, Some(lease.guard))))
+    let response = Response::from_parts(head, ResponseBody::upstream(body, Some(lease.guard)));
+    if turned_away { Err(Unanswered::TurnedAway { response: Box::new(response) }) } else { Ok(response) }
 }
 
 /// `https://AUTHORITY/PATH?QUERY` with path and query byte for byte as the client sent them.

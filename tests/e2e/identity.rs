@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::apiserver::{Kind, SECURE_PORT};
 use crate::report::Report;
-use crate::site::{EXEMPT_SOURCE, Site, json_request, send};
+use crate::site::{EXEMPT_SOURCE, Node, Site, json_request, send};
 
 const REVIEW: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 /// Audit events are written behind the answer.
@@ -183,19 +183,27 @@ fn outcome(answer: &Answer) -> String {
 
 /// The one event of a request that had this mark in its query.
 fn audit_event(site: &Site, node: usize, mark: &str) -> Result<Value> {
+    let at = &site.nodes[node];
+    let found = audit_events(at, &format!("mark%3D{mark}"), 1).pop();
+    found.with_context(|| format!("{}: no audit event {mark}", at.name))
+}
+
+/// The events of a node's requests whose URI ends like this; waits for `wanted` of them, for they are written behind the
+/// answer.
+pub fn audit_events(node: &Node, ending: &str, wanted: usize) -> Vec<Value> {
     let begun = Instant::now();
-    let ending = format!("mark%3D{mark}");
     loop {
-        let text = fs::read_to_string(&site.nodes[node].audit_log).unwrap_or_default();
-        let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let found = events.find(|event| {
-            event["stage"] == "ResponseComplete"
-                && event["requestURI"].as_str().is_some_and(|uri| uri.ends_with(&ending))
-        });
-        if let Some(event) = found {
-            return Ok(event);
+        let text = fs::read_to_string(&node.audit_log).unwrap_or_default();
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found: Vec<Value> = events
+            .filter(|event| {
+                event["stage"] == "ResponseComplete"
+                    && event["requestURI"].as_str().is_some_and(|uri| uri.ends_with(ending))
+            })
+            .collect();
+        if found.len() >= wanted || begun.elapsed() > AUDIT_LIMIT {
+            return found;
         }
-        ensure!(begun.elapsed() < AUDIT_LIMIT, "{}: no audit event {mark}", site.nodes[node].name);
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -12,7 +12,10 @@ mod assets;
 mod cluster_support;
 mod etcd;
 mod forwarder;
+mod health;
 mod identity;
+mod lifecycle;
+mod matrix;
 mod report;
 mod rights;
 mod site;
@@ -89,6 +92,18 @@ struct Scenario {
 const SCENARIOS: &[Scenario] =
     &[Scenario { plan_name: "skewed", run: skewed }, Scenario { plan_name: "upgrade", run: upgraded }];
 
+/// Without a proxy, then with one on each node.
+fn quiet(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off)];
+    let without = Plan { name: "quiet-without", nodes, steering: None };
+    let site = Site::start(assets, &without, &cli.out)?;
+    std::thread::sleep(health::WATCHED);
+    let baseline = health::Baseline::of(&site);
+    drop(site);
+    let with = Plan { name: "quiet", steering: Some("always"), ..without };
+    health::run(&Site::start(assets, &with, &cli.out)?, &baseline, report)
+}
+
 /// An old and a new server side by side.
 fn skewed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let plan = Plan {
@@ -99,7 +114,34 @@ fn skewed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let site = Site::start(assets, &plan, &cli.out)?;
     let peer_only = skew::peer_only(&site)?;
     skew::run(&site, &peer_only, report)?;
-    identity::run(&site, &peer_only, report)
+    identity::run(&site, &peer_only, report)?;
+    lifecycle::run(&site, &peer_only, report)
+}
+
+/// Both servers have their own proxy, too.
+fn built_in_on(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let nodes = vec![(Kind::Old, BuiltIn::On), (Kind::New, BuiltIn::On)];
+    combined(assets, cli, Plan { name: "built-in-on", nodes, steering: Some("always") }, report)
+}
+
+/// Only the new server has its own proxy, as in an upgrade to 1.36.
+fn built_in_mixed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::On)];
+    combined(assets, cli, Plan { name: "built-in-mixed", nodes, steering: Some("always") }, report)
+}
+
+fn three_nodes(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off), (Kind::Old, BuiltIn::Off)];
+    combined(assets, cli, Plan { name: "three-nodes", nodes, steering: Some("always") }, report)
+}
+
+fn on_skew(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off)];
+    combined(assets, cli, Plan { name: "on-skew", nodes, steering: Some("on-skew") }, report)
+}
+
+fn combined(assets: &Assets, cli: &Cli, plan: Plan, report: &mut Report) -> Result<()> {
+    matrix::run(&Site::start(assets, &plan, &cli.out)?, plan.name, report)
 }
 
 /// Two old servers that become new ones.

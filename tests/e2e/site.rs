@@ -240,6 +240,20 @@ impl Site {
         })
     }
 
+    /// The same with an `Accept` header and without a body.
+    pub fn request_as(
+        &self,
+        node: usize,
+        method: Method,
+        target: &str,
+        accept: &'static str,
+    ) -> Result<Answer> {
+        let options = self.options(node);
+        let mut request = json_request(method, target, None)?;
+        request.headers_mut().insert("accept", accept.parse()?);
+        self.elsewhere.block_on(|| send(&options, request))
+    }
+
     /// An administrator's connection to a node from elsewhere.
     pub fn options(&self, node: usize) -> ClientOptions {
         ClientOptions::new(self.nodes[node].address(), self.trust.clone()).with_identity(&self.admin)

@@ -1,10 +1,11 @@
-//! Runs the developer commands: `cargo xtask build-ebpf | test | demo | lint | test-privileged`.
+//! Runs the developer commands: `cargo xtask build-ebpf | test | demo | e2e | lint | test-privileged`.
 
 mod build_ebpf;
 mod claims;
 mod command;
 mod conventions;
 mod demo;
+mod e2e;
 mod interrupt;
 mod kubectl;
 mod lint;
@@ -37,6 +38,9 @@ enum Verb {
     Test,
     /// Show mvproxy at work between an old and a new API server
     Demo(demo::DemoArgs),
+    /// Run mvproxy between real clients and real API servers (root only; KUBEBUILDER_ASSETS names the folder of kube-apiserver,
+    /// etcd and kubectl)
+    E2e(e2e::E2eArgs),
     /// Check formatting, conventions, clippy and documentation
     Lint,
     /// Run the tests that load programs into the kernel (root only)
@@ -66,6 +70,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::BuildEbpf => build_ebpf::run(),
         Verb::Test => test::run(&workspace),
         Verb::Demo(args) => demo::run(&workspace, &args),
+        Verb::E2e(args) => e2e::run(&workspace, &args),
         Verb::Lint => lint::run(&workspace),
         Verb::TestPrivileged => privileged::run(&workspace),
     }

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use http::{Method, Request};
+use http::{Method, Request, Response};
 
+use super::body::ResponseBody;
 use super::connect::ConnectError;
 use super::replay::Replay;
 use super::request::RequestBody;
@@ -29,6 +30,12 @@ pub enum Unanswered {
         source: hyper::Error,
         /// Whether the connection had carried requests before.
         stale: bool,
+    },
+    /// The server turned it away unprocessed, because it is about to end. What it said is for the client if nobody else
+    /// answers.
+    TurnedAway {
+        /// The answer.
+        response: Box<Response<ResponseBody>>,
     },
     /// It was sent over HTTP/1.1, where no PING tells a hung server from a busy one, and no response header came in time.
     Late,
@@ -59,14 +66,14 @@ impl Unanswered {
             Unanswered::Broken { stale, source } => {
                 (*stale && !is_reset(source)).then_some(ConnectionEnd::Broke)
             }
-            Unanswered::Late => None,
+            Unanswered::TurnedAway { .. } | Unanswered::Late => None,
         }
     }
 
     /// What it counts as.
     pub fn kind(&self) -> TryFailure {
         match self {
-            Unanswered::Unsent { .. } => TryFailure::NotReached,
+            Unanswered::Unsent { .. } | Unanswered::TurnedAway { .. } => TryFailure::NotReached,
             Unanswered::Broken { .. } => TryFailure::Broken,
             Unanswered::Late => TryFailure::Late,
         }
@@ -76,7 +83,7 @@ impl Unanswered {
     /// client broke off, a response that makes no sense and a slow one may be a client's or a pod's doing.
     pub fn blames_server(&self) -> bool {
         match self {
-            Unanswered::Unsent { .. } => true,
+            Unanswered::Unsent { .. } | Unanswered::TurnedAway { .. } => true,
             Unanswered::Broken { source, .. } => !is_of_this_request(source),
             Unanswered::Late => false,
         }
@@ -135,9 +142,11 @@ impl Spare {
     pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
         // It would happen again: anybody could otherwise make one request many.
         let allowed = is_unprocessed(error) || (self.safe && !is_of_this_request(error) && budget.withdraw());
-        if !allowed {
-            return None;
-        }
+        if allowed { self.unprocessed() } else { None }
+    }
+
+    /// The request once more, after a server did not process it.
+    pub fn unprocessed(&self) -> Option<Request<RequestBody>> {
         let body = match &self.body {
             Some(replay) => RequestBody::Client(replay.again()?),
             None => RequestBody::Empty,

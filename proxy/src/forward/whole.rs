@@ -49,6 +49,13 @@ impl BegunBody {
         Ok(())
     }
 
+    /// All of it, if all of it was read and it is not longer than `limit`.
+    pub fn if_whole(&self, limit: usize) -> Option<Vec<u8>> {
+        let pieces = || self.read.iter().filter_map(Frame::data_ref);
+        let fits = pieces().map(Bytes::len).sum::<usize>() <= limit;
+        (fits && self.rest.is_end_stream()).then(|| pieces().flatten().copied().collect())
+    }
+
     /// The upstream's own body.
     ///
     /// # Errors

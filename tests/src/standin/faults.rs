@@ -20,6 +20,9 @@ pub enum Fault {
         /// Value of `Retry-After`, in seconds.
         retry_after: u16,
     },
+    /// The answer is that of a server that is about to end: 503 before anybody looked at the request (k8s.io/apiserver
+    /// `filters.WithWaitGroup`).
+    ShuttingDown,
     /// The body breaks off: a stream reset in HTTP/2, a closed connection in HTTP/1.1.
     CutBody {
         /// Bytes of the body that still arrive.
@@ -97,7 +100,14 @@ impl Faults {
 
     /// The fault of a request for `path`.
     pub(super) fn of_request(&self, path: &str) -> Option<Fault> {
-        self.take(|rule| !rule.is_of_connections() && rule.paths.contain(path))
+        self.take(|rule| {
+            !rule.is_of_connections() && rule.fault != Fault::ShuttingDown && rule.paths.contain(path)
+        })
+    }
+
+    /// Whether a request for `path` is turned away unseen.
+    pub(super) fn is_shutting_down(&self, path: &str) -> bool {
+        self.take(|rule| rule.fault == Fault::ShuttingDown && rule.paths.contain(path)).is_some()
     }
 
     /// Whether a new connection is refused.

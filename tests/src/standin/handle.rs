@@ -79,6 +79,9 @@ async fn answer(
         // Before authentication, as in kube-apiserver.
         Err(error) => return (None, Err(Status::internal(format!("failed to create RequestInfo: {error}")))),
     };
+    if shared.faults.is_shutting_down(&info.path) {
+        return (None, Err(Status::shutting_down()));
+    }
     let authenticator = shared.authenticator();
     let presented = authenticator.examine(&connection.chain);
     let authenticated = authenticator.authenticate(presented.as_ref(), &parts.headers);
@@ -115,7 +118,7 @@ async fn answer(
             connection.close.notify_one();
             None
         }
-        Some(Fault::Refuse | Fault::TurnAway { .. }) | None => None,
+        Some(Fault::Refuse | Fault::TurnAway { .. } | Fault::ShuttingDown) | None => None,
     };
     if let Err(status) = authorize(&user, &info) {
         return (Some(user), Err(status));

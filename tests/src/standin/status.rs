@@ -163,6 +163,12 @@ impl Status {
         Self::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message, Some(details))
     }
 
+    pub(super) fn shutting_down() -> Box<Self> {
+        let details = Details { retry_after_seconds: Some(1), ..Details::default() };
+        let message = "apiserver is shutting down";
+        Self::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message, Some(details))
+    }
+
     pub(super) fn too_old(requested: u64, current: u64) -> Box<Self> {
         let message = format!("too old resource version: {requested} ({current})");
         Self::failure(StatusCode::GONE, "Expired", message, None)

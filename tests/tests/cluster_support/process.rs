@@ -62,9 +62,22 @@ impl Process {
         }
     }
 
+    /// Stops it as the kubelet does where that takes longer than `grace`: SIGTERM, then SIGKILL. How long it took.
+    pub fn stop(mut self, grace: Duration) -> Duration {
+        self.signal(Signal::SIGTERM);
+        let begun = Instant::now();
+        while begun.elapsed() < grace && self.child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let took = begun.elapsed();
+        self.kill();
+        took
+    }
+
     /// Stops it as a crash does.
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
+        // It may have ended by itself.
+        let _ = self.child.kill();
         self.child.wait().unwrap();
     }
 

@@ -62,6 +62,32 @@ pub async fn a_peers_429_and_500_are_relayed_as_they_are_and_not_tried_elsewhere
     }
 }
 
+/// kube-apiserver says so before it looks at a request, so that even a write may go on.
+pub async fn what_a_server_that_is_shutting_down_turns_away_goes_to_another(world: World) {
+    let rig = Rig::start(&world, 2).await;
+    let api = only_new_serves();
+    for http in BOTH {
+        for method in ["GET", "POST", "DELETE"] {
+            // Whichever is asked first.
+            rig.peers[0].inject(Fault::ShuttingDown, &api.path(), 1);
+            rig.peers[1].inject(Fault::ShuttingDown, &api.path(), 1);
+            let both = rig.ask(&mut rig.session(http).await, method, &api).await;
+            assert_eq!((both.answer.status.as_u16(), both.seen.total()), (503, 0), "{both}");
+            assert!(both.answer.text().contains("apiserver is shutting down"), "{both}");
+            assert_eq!(both.answer.header("retry-after"), "1", "{both}");
+        }
+        for method in ["GET", "POST"] {
+            rig.peers[0].inject(Fault::ShuttingDown, &api.path(), usize::MAX);
+            for _ in 0..8 {
+                let outcome = rig.ask(&mut rig.session(http).await, method, &api).await;
+                outcome.is_served().is_from_a_peer().took_less_than(AT_ONCE);
+                assert_eq!(outcome.seen.peers, [0, 1]);
+            }
+            rig.peers[0].clear_faults();
+        }
+    }
+}
+
 pub async fn an_answer_that_takes_its_time_is_waited_for_and_delays_no_other(world: World) {
     let rig = Rig::start(&world, 1).await;
     let (api, delay) = (only_new_serves(), Duration::from_secs(3));
