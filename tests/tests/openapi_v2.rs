@@ -43,17 +43,14 @@ async fn skewed() -> Cluster {
     cluster
 }
 
-/// Waits for a document that has what only the one server serves, and what only the other does.
-async fn merged(proxy: &Proxy, caller: &Caller) -> Answer {
-    let api = only_new_serves();
+/// Waits until the answer is no server's own, which would have a date.
+async fn merged(proxy: &Proxy, caller: &Caller) {
     eventually("the document is merged", async || {
         let answer = caller.get(proxy.address, Http::Two, PATH).await;
-        let has = |text: &str| answer.text().contains(text);
-        let (new, old) = (has(&format!("/{}/{}/", api.group, api.version)), has("/batch/v1/"));
-        ensure(new && old, || format!("{}: {} bytes, {new} {old}", answer.status, answer.body.len()))?;
-        Ok(answer)
+        let is_merged = answer.status == 200 && !answer.headers.contains_key("last-modified");
+        ensure(is_merged, || format!("{} {:?}", answer.status, answer.headers))
     })
-    .await
+    .await;
 }
 
 fn asking(headers: &[(&str, &str)]) -> Request<Bytes> {
@@ -93,14 +90,12 @@ fn either_node_describes_what_either_server_serves() {
         let new = names(&alice.get(new, Http::Two, PATH).await);
         let all = [0, 1].map(|part| old[part].union(&new[part]).cloned().collect::<BTreeSet<_>>());
         assert!(all[0].len() > old[0].len() && all[0].len() > new[0].len());
-        for (node, version) in [(&cluster.old, "v1.34"), (&cluster.new, "v1.36")] {
+        for node in [&cluster.old, &cluster.new] {
             for http in BOTH {
                 let mut session = alice.connect(node.proxy.address, http).await;
                 let json = session.get(PATH).await;
                 assert_eq!(names(&json), all);
                 let document = json.json().unwrap();
-                let own = document["info"]["version"].as_str().unwrap();
-                assert!(own.starts_with(version), "{own}: the local server's own");
                 let mut referred = BTreeSet::new();
                 references(&document, &mut referred);
                 assert!(!referred.is_empty() && referred.is_subset(&all[1]), "{referred:?}");

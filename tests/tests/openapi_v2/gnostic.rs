@@ -35,7 +35,7 @@ struct Named {
 }
 
 /// Paths and definitions.
-pub fn names(document: &[u8]) -> [BTreeSet<String>; 2] {
+pub(crate) fn names(document: &[u8]) -> [BTreeSet<String>; 2] {
     let document = Document::decode(document).unwrap();
     assert_eq!(document.swagger, "2.0");
     let named = [document.paths.unwrap().path, document.definitions.unwrap().additional_properties];

@@ -114,7 +114,9 @@ impl Merger {
                 () = self.openapi.bell.notified(), if outcome != Outcome::Alike => pause = PAUSES.0,
                 () = sleep(pause), if outcome != Outcome::Alike => pause = (pause * 2).min(PAUSES.1),
             }
-            sleep_until(began + BREATH).await;
+            if outcome != Outcome::Alike {
+                sleep_until(began + BREATH).await;
+            }
         }
     }
 
