@@ -24,6 +24,7 @@ use crate::config::{Config, SteeringMode};
 use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
+use crate::discovery::openapi::merger::Merger;
 use crate::discovery::sync::{self, SyncOptions};
 use crate::explain::Explainer;
 use crate::forward::{Budget, Dialer, Pool};
@@ -210,6 +211,13 @@ impl App {
             Arc::clone(&self.shared.refresh),
         );
         tasks.spawn(prober.run());
+        let merger = Merger::new(
+            Arc::clone(&asker),
+            Arc::clone(&self.shared.snapshot),
+            Arc::clone(&self.shared.metrics),
+            Arc::clone(&self.shared.openapi),
+        );
+        tasks.spawn(merger.run(self.shared.changes.clone()));
         let options = SyncOptions {
             snapshot: Arc::clone(&self.shared.snapshot),
             fetcher: Arc::new(Fetcher::new(asker)),
@@ -312,6 +320,7 @@ fn share(
         sources,
         time_limits: config.time_limits,
         refresh: Arc::default(),
+        openapi: Arc::default(),
         changes: changed.subscribe(),
         drain: CancellationToken::new(),
     }

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::header::{ACCEPT, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::forward::headers::PEER_PROXIED;
@@ -23,6 +25,30 @@ pub struct Asker {
 
 /// Why a server did not answer.
 pub type Unreached = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an answer's body was not had.
+#[derive(Debug)]
+pub enum Unread {
+    /// It has more bytes than it may.
+    TooLarge,
+    /// It broke off.
+    Broken(Unreached),
+}
+
+/// A body of at most `limit` bytes. What is too large by its own account is not even begun.
+///
+/// # Errors
+/// See [`Unread`].
+pub async fn read(body: Incoming, limit: usize) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Unread::TooLarge);
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
+        Err(error) => Err(Unread::Broken(error)),
+    }
+}
 
 impl Asker {
     /// The user that the proxy is to API servers when it asks for itself. It has the rights it is given, and none by itself.

@@ -88,6 +88,12 @@ impl ServerSet {
         self.0 == 0
     }
 
+    /// The members of either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The set without its local member.
     #[must_use]
     pub fn peers(self) -> Self {
@@ -136,6 +142,8 @@ pub struct Snapshot {
     versions: Vec<Option<String>>,
     /// Servers that never said what they serve.
     unknown: ServerSet,
+    /// Peers that serve what the local server does not.
+    richer: ServerSet,
     index: Index,
     view: View,
 }
@@ -203,6 +211,7 @@ impl Snapshot {
             upstreams: servers.iter().map(|(upstream, _)| *upstream).collect(),
             versions: servers.iter().map(|(_, served)| Some(served.as_ref()?.version.clone())).collect(),
             unknown,
+            richer: index.richer(),
             index,
             view: View::of(servers),
         }
@@ -287,7 +296,12 @@ impl Snapshot {
 
     /// Whether some peer serves what the local server does not.
     pub fn is_skewed(&self) -> bool {
-        self.local_is_known() && self.index.holds_what_the_local_server_lacks()
+        !self.richer().is_empty()
+    }
+
+    /// The peers that serve what the local server does not; none as long as that is not known.
+    pub fn richer(&self) -> ServerSet {
+        if self.local_is_known() { self.richer } else { ServerSet::default() }
     }
 
     /// Number of peers.

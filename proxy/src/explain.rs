@@ -139,13 +139,13 @@ impl Explainer {
         match decision {
             Route::Local { stand_ins, .. } => ("local", local_or(stand_ins)),
             Route::Peers(peers) => ("peer", chooser.peers(peers).collect()),
-            Route::PeersFirst(peers) => {
-                let healthy = chooser.peers(peers).filter(|peer| self.vitals.is_healthy(peer));
-                ("peer", healthy.chain(snapshot.upstream(0)).collect())
-            }
-            Route::Discovery { stand_ins, .. } | Route::OpenApiIndex { stand_ins } => {
-                ("discovery", local_or(stand_ins))
-            }
+            Route::PeersFirst(peers) => match snapshot.upstream(0) {
+                Some(local) => ("peer", chooser.peers_first(peers, local).collect()),
+                None => ("peer", Vec::new()),
+            },
+            Route::Discovery { stand_ins, .. }
+            | Route::OpenApiIndex { stand_ins }
+            | Route::OpenApiV2 { stand_ins, .. } => ("discovery", local_or(stand_ins)),
             Route::Unavailable(_) => ("unavailable", Vec::new()),
         }
     }
@@ -196,7 +196,7 @@ fn reason(
                 stand_ins(set)
             )
         }
-        Route::Discovery { stand_ins: set, .. } => {
+        Route::Discovery { stand_ins: set, .. } | Route::OpenApiV2 { stand_ins: set, .. } => {
             format!(
                 "the merged document answers it once the local API server has authorised the client{}",
                 stand_ins(set)

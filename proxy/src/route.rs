@@ -37,6 +37,14 @@ pub enum Route<'a> {
         /// Peers that may answer in its place.
         stand_ins: ServerSet,
     },
+    /// The local server's `/openapi/v2` with what only peers describe added, once the local API server, or while that cannot
+    /// be reached one of `stand_ins`, has authorised it.
+    OpenApiV2 {
+        /// Who serves most of all, and answers until documents have been merged.
+        fullest: ServerSet,
+        /// Peers that may authorise it instead.
+        stand_ins: ServerSet,
+    },
     /// Nobody is known to serve it, but these servers have not said what they serve.
     Unavailable(ServerSet),
 }
@@ -96,7 +104,9 @@ fn route_non_resource<'a>(marks: Marks<'a>, snapshot: &Snapshot) -> Route<'a> {
         (Some(asked), _) if view.find(asked.name).is_some() => Route::Discovery { asked, stand_ins },
         (Some(asked), _) if may_be_elsewhere(asked.name) => Route::Unavailable(snapshot.unknown()),
         (None, Some(_)) if !snapshot.local_is_known() => local,
-        (None, Some(OpenApi::V2)) => peers_first(view.fullest(), local),
+        (None, Some(OpenApi::V2)) if !snapshot.richer().is_empty() => {
+            Route::OpenApiV2 { fullest: view.fullest(), stand_ins }
+        }
         (None, Some(OpenApi::Index)) if view.elsewhere().next().is_some() => {
             Route::OpenApiIndex { stand_ins }
         }

@@ -23,6 +23,7 @@ use crate::account::{Accounts, RequestRecord};
 use crate::causes::chain;
 use crate::classify::{self, RequestInfo, classify};
 use crate::discovery::openapi::OpenApi;
+use crate::discovery::openapi::merger::OpenApiV2;
 use crate::discovery::refresh::Refresh;
 use crate::discovery::{Snapshot, accept};
 use crate::error::RequestError;
@@ -45,6 +46,7 @@ mod deliver;
 mod discover;
 mod doubt;
 mod life;
+mod openapi;
 mod watch;
 
 use activity::{Activity, Watched};
@@ -81,6 +83,8 @@ pub struct Shared {
     pub time_limits: TimeLimits,
     /// Has servers asked at once what they serve.
     pub refresh: Arc<Refresh>,
+    /// The merged `/openapi/v2`; written by [`crate::discovery::openapi::merger::Merger`] only.
+    pub openapi: Arc<OpenApiV2>,
     /// Tells that the snapshot was replaced.
     pub changes: Receiver<()>,
     /// Cancelled when the process drains.

@@ -74,24 +74,6 @@ fn a_document_describes_what_a_peer_adds_to_a_group_version() {
 }
 
 #[test]
-fn the_one_document_of_older_clients_comes_from_the_server_that_serves_most() {
-    bounded(async {
-        let cluster = skewed().await;
-        let alice = Caller::alice(&cluster.pki);
-        for (node, asked) in [(&cluster.old, 1), (&cluster.new, 2)] {
-            assert_eq!(alice.get(node.proxy.address, Http::Two, "/openapi/v2").await.status, 200);
-            assert_eq!(cluster.new.requests_for("/openapi/v2").len(), asked);
-            assert_eq!(cluster.old.requests_for("/openapi/v2").len(), 0);
-        }
-        // The local server has less to say, and is better than nobody.
-        cluster.new.standin.stop().await.unwrap();
-        let answer = alice.get(cluster.old.proxy.address, Http::Two, "/openapi/v2").await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(cluster.old.requests_for("/openapi/v2").len(), 1);
-    });
-}
-
-#[test]
 fn the_index_has_a_tag_of_its_own() {
     bounded(async {
         let cluster = skewed().await;

@@ -64,6 +64,11 @@ pub fn asked<'a>(
     }
 }
 
+/// What the most wanted clause names of all there is; `offered` is given media type and subtype, `*` for any.
+pub(super) fn first_of<T>(accept: &str, offered: impl Fn(&str, &str) -> Option<T>) -> Option<T> {
+    clauses(accept).iter().find_map(|clause| offered(clause.media_type.0, clause.media_type.1))
+}
+
 enum Path<'a> {
     /// `/api` or `/apis`: aggregated where that is asked for.
     Root(Document),

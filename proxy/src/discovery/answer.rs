@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, TRANSFER_ENCODING, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    ETAG, IF_NONE_MATCH, LAST_MODIFIED, TRANSFER_ENCODING, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::accept::Asked;
 use super::fetch::ACCEPT_OWN;
@@ -31,15 +31,64 @@ pub struct Wish {
 /// Turns a client's discovery request into one that asks the local server for its leave.
 pub fn ask_local(outbound: &mut Outbound, asked: Asked<'_>, view: &View) -> Wish {
     let headers = outbound.headers_mut();
-    let takes_gzip = headers.remove(ACCEPT_ENCODING).is_some_and(|value| names_gzip(&value));
-    let wish = Wish { condition: headers.remove(IF_NONE_MATCH), takes_gzip };
+    let wish = Wish::taken_from(headers);
     let accept = if asked.root.is_some() { ACCEPT_OWN } else { "application/json" };
-    headers.insert(ACCEPT, HeaderValue::from_static(accept));
-    if let Some(etag) = asked.root.and_then(|document| view.local_etag(document)) {
-        headers.insert(IF_NONE_MATCH, etag.clone());
-    }
+    ask(headers, accept, asked.root.and_then(|document| view.local_etag(document)));
     wish
 }
+
+/// Asks for a document the local server is known to have, so that its leave costs it little.
+pub(super) fn ask(headers: &mut HeaderMap, accept: &'static str, etag: Option<&HeaderValue>) {
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    if let Some(etag) = etag {
+        headers.insert(IF_NONE_MATCH, etag.clone());
+    }
+}
+
+impl Wish {
+    /// Takes out of a client's request what the local server is not to look at.
+    pub(super) fn taken_from(headers: &mut HeaderMap) -> Self {
+        let takes_gzip = headers.remove(ACCEPT_ENCODING).is_some_and(|value| names_gzip(&value));
+        Self { condition: headers.remove(IF_NONE_MATCH), takes_gzip }
+    }
+
+    /// Whether the client has one of several documents, as Go's file server compares tags.
+    pub(super) fn has(&self, etag: &HeaderValue) -> bool {
+        let Some(condition) = self.condition.as_ref().and_then(|condition| condition.to_str().ok()) else {
+            return false;
+        };
+        let mut tags = condition.split(',').map(str::trim);
+        tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    }
+
+    /// A body as the client wants it, and the header that says so.
+    pub(super) fn coded(&self, body: Body, headers: &mut HeaderMap) -> ResponseBody {
+        let gzip = body.gzip.filter(|_| self.takes_gzip);
+        if gzip.is_some() {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        ResponseBody::full(gzip.unwrap_or(body.plain))
+    }
+}
+
+/// Takes out of an answer what describes its body.
+pub(super) fn remove_description(headers: &mut HeaderMap) {
+    for name in DESCRIPTION {
+        headers.remove(name);
+    }
+}
+
+const DESCRIPTION: [HeaderName; 9] = [
+    ACCEPT_RANGES,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    ETAG,
+    LAST_MODIFIED,
+    TRANSFER_ENCODING,
+    VARY,
+    X_CONTENT_TYPE_OPTIONS,
+];
 
 /// Whether the local server's answer came after authorisation.
 pub fn is_authorised(local: &Response<ResponseBody>, asked: Asked<'_>) -> bool {
@@ -68,9 +117,7 @@ pub fn in_place_of(
 ) -> Response<ResponseBody> {
     let (mut parts, _) = local.into_parts();
     let headers = &mut parts.headers;
-    for name in [CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS, ETAG, VARY] {
-        headers.remove(name);
-    }
+    remove_description(headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.media_type(form)));
     parts.status = StatusCode::OK;
     if let Some(etag) = page.etag() {
@@ -86,15 +133,11 @@ pub fn in_place_of(
     } else {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
-    let bytes = match body.gzip.filter(|_| wish.takes_gzip) {
-        Some(gzip) => {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
-            gzip
-        }
-        None => body.plain,
-    };
-    Response::from_parts(parts, ResponseBody::full(bytes))
+    let body = wish.coded(body, headers);
+    if headers.contains_key(CONTENT_ENCODING) {
+        headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    Response::from_parts(parts, body)
 }
 
 /// What a client gets that accepts no form of the document, in kube-apiserver's words.

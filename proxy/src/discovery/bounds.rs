@@ -66,16 +66,39 @@ pub fn check(json: &[u8]) -> Result<(), Excess> {
     Ok(())
 }
 
-/// Bytes up to the closing quote, as they are written; no more than one beyond the limit are looked at.
+/// Whether objects and lists are in each other at more levels than these.
+pub fn is_deeper_than(levels: usize, json: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    let mut rest = json;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => rest = rest.get(quoted_length(rest) + 1..).unwrap_or_default(),
+            _ => {}
+        }
+        if depth > levels {
+            return true;
+        }
+    }
+    false
+}
+
+/// Bytes up to the closing quote; no more than one beyond the limit are looked at.
 fn string_length(rest: &[u8]) -> usize {
+    quoted_length(&rest[..rest.len().min(MAX_STRING + 1)])
+}
+
+/// Bytes up to the closing quote, as they are written, or all.
+fn quoted_length(rest: &[u8]) -> usize {
     let mut is_escaped = false;
     let is_end = |byte: &u8| {
         let ends = *byte == b'"' && !is_escaped;
         is_escaped = *byte == b'\\' && !is_escaped;
         ends
     };
-    let limit = rest.len().min(MAX_STRING + 1);
-    rest[..limit].iter().position(is_end).unwrap_or(limit)
+    rest.iter().position(is_end).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -96,6 +119,17 @@ mod tests {
         ] {
             assert_eq!(check(fits.as_bytes()), Ok(()), "{excess}");
             assert_eq!(check(exceeds.as_bytes()), Err(excess));
+        }
+    }
+
+    #[test]
+    fn depth_alone_is_counted_the_same() {
+        let long = format!("[\"{}\"", "[".repeat(2 * MAX_STRING));
+        for (text, depth) in
+            [("1", 0), ("[]", 1), ("{}{}[[]]", 2), ("[{\"a\":[1]}]", 3), ("[\"[\\\"[\"]", 1), (&long, 1)]
+        {
+            assert!(!is_deeper_than(depth, text.as_bytes()), "{text}");
+            assert!(depth == 0 || is_deeper_than(depth - 1, text.as_bytes()), "{text}");
         }
     }
 

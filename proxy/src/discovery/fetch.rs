@@ -6,15 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::document::GroupList;
 use super::{Document, Part, Served};
-use crate::asker::Asker;
+use crate::asker::{self, Asker, Unread};
 use crate::upstream::Upstream;
 
 mod error;
@@ -195,17 +193,13 @@ fn check(headers: &HeaderMap, path: &str) -> Result<(), FetchError> {
     Ok(())
 }
 
-/// A body within its limits. What is too large by its own account is not even begun.
+/// A body within its limits.
 async fn read(body: Incoming, path: &str) -> Result<Bytes, FetchError> {
     let too_large = || FetchError::TooLarge { path: path.to_owned() };
-    if body.size_hint().lower() > DOCUMENT_LIMIT as u64 {
-        return Err(too_large());
-    }
-    let body = match Limited::new(body, DOCUMENT_LIMIT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(source) => return Err(FetchError::Broken { path: path.to_owned(), source }),
-    };
+    let body = asker::read(body, DOCUMENT_LIMIT).await.map_err(|error| match error {
+        Unread::TooLarge => too_large(),
+        Unread::Broken(source) => FetchError::Broken { path: path.to_owned(), source },
+    })?;
     // Strings may contain them too; that only makes the limit stricter.
     let count = |wanted: u8| body.iter().map(|byte| usize::from(*byte == wanted)).sum::<usize>();
     if count(b'{') > MOST_OBJECTS || count(b',') > MOST_COMMAS {

@@ -101,10 +101,11 @@ impl Index {
         }
     }
 
-    /// Whether some key or verb is served by a peer only.
-    pub(super) fn holds_what_the_local_server_lacks(&self) -> bool {
-        let lacks = |servers: &ServerSet| !servers.is_empty() && !servers.has_local();
-        self.0.values().any(|servers| lacks(&servers.any) || servers.by_verb.iter().any(lacks))
+    /// The peers that serve some key or verb which the local server lacks.
+    pub(super) fn richer(&self) -> ServerSet {
+        let sets = self.0.values().flat_map(|servers| servers.by_verb.iter().chain([&servers.any]));
+        let lacking = sets.filter(|servers| !servers.has_local());
+        lacking.fold(ServerSet::default(), |all, servers| all.union(*servers))
     }
 
     /// Every key, in no particular order.

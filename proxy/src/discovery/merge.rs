@@ -101,7 +101,7 @@ fn by_priority(a: &str, b: &str) -> Ordering {
 }
 
 /// Major, minor, patch, and whether it is released. What distributions append to a release says nothing.
-fn numbers(version: &str) -> (u32, u32, u32, bool) {
+pub(super) fn numbers(version: &str) -> (u32, u32, u32, bool) {
     let mut parts =
         version.trim_start_matches('v').split(['.', '-', '+']).map_while(|part| part.parse().ok());
     let mut next = || parts.next().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `OpenAPI` of the whole cluster: each document comes from a server that has it, and the index names them all.
 //!
-//! Documents are too large and too interwoven to merge. `/openapi/v3` has one per group version, which the server answers
-//! that serves most of it; `/openapi/v2` is one for everything, which the server answers that serves most of all.
+//! `/openapi/v3` has one per group version, which the server answers that serves most of it. `/openapi/v2` is one for
+//! everything: the local server's, with the paths and definitions added that only peers have.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH,
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,18 @@ use serde::{Deserialize, Serialize};
 use super::view::View;
 use super::{etag, json};
 use crate::forward::{Outbound, ResponseBody};
+
+mod error;
+mod fetch;
+mod form;
+mod gnostic;
+mod merged;
+pub mod merger;
+mod swagger;
+
+use error::DocumentError;
+pub use form::Form;
+pub use merged::{Merged, is_authorised};
 
 /// An `OpenAPI` document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +82,8 @@ struct Entry {
 pub fn ask_for_index(outbound: &mut Outbound) -> Option<HeaderValue> {
     let headers = outbound.headers_mut();
     let condition = headers.remove(IF_NONE_MATCH);
-    for name in [ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE] {
+    headers.remove(ACCEPT_ENCODING);
+    for name in PARTIAL {
         headers.remove(name);
     }
     condition
@@ -118,6 +131,10 @@ pub async fn completed(
     Ok(Response::from_parts(parts, ResponseBody::full(text.into())))
 }
 
+/// What makes an answer depend on more than the document and its tag.
+const PARTIAL: [HeaderName; 5] = [IF_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+/// A cluster with 10,000 resources has about 60,000 paths and 30,000 definitions.
+const MOST_NAMES: usize = 250_000;
 /// About ten times the index of a cluster with 5,000 group versions.
 const LARGEST_INDEX: u64 = 8 * 1024 * 1024;
 

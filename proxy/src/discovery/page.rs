@@ -114,7 +114,7 @@ impl Page {
 
     /// The page in one form; made here and now if nobody asked for it before.
     pub fn body(&self, form: Form) -> &Body {
-        self.forms[form.index()].get_or_init(|| Body::new(self.write(form)))
+        self.forms[form.index()].get_or_init(|| Body::new(self.write(form), GZIP_THRESHOLD))
     }
 
     /// The page in one form; made beside the requests of this thread, for a large document takes a while.
@@ -160,9 +160,11 @@ impl Page {
 }
 
 impl Body {
-    fn new(plain: Vec<u8>) -> Self {
-        let gzip = (plain.len() > GZIP_THRESHOLD).then(|| compressed(&plain));
-        Self { plain: plain.into(), gzip }
+    /// A body, compressed too from a size on.
+    pub(super) fn new(plain: impl Into<Bytes>, gzip_threshold: usize) -> Self {
+        let plain = plain.into();
+        let gzip = (plain.len() > gzip_threshold).then(|| compressed(&plain));
+        Self { plain, gzip }
     }
 }
 

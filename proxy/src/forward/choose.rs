@@ -45,6 +45,12 @@ impl<'a> Chooser<'a> {
         Candidates { chooser: self, first: None, peers: stand_ins, ordered: Some(order.into_iter()) }
     }
 
+    /// The healthy peers of a set, then the local server.
+    pub fn peers_first(self, peers: ServerSet, local: Upstream) -> impl Iterator<Item = Upstream> + use<'a> {
+        let vitals = self.vitals;
+        self.peers(peers).filter(|peer| vitals.is_healthy(peer)).chain([local])
+    }
+
     fn order(self, peers: ServerSet) -> Vec<Upstream> {
         let members = peers.iter_from(self.turn).filter_map(|index| self.snapshot.upstream(index));
         let (mut healthy, unhealthy): (Vec<_>, Vec<_>) =

@@ -60,6 +60,11 @@ fn set(servers: &[usize]) -> ServerSet {
     servers.iter().copied().collect()
 }
 
+/// `/openapi/v2` where two peers serve more than the local server, and alike.
+fn merged() -> Route<'static> {
+    Route::OpenApiV2 { fullest: set(&[1, 2]), stand_ins: set(&[1, 2]) }
+}
+
 const READ: &[&str] = &["get", "list"];
 
 #[test]
@@ -111,7 +116,7 @@ fn every_rung_of_the_ladder() {
         ("/apis/batch/v2", resources("v2"), &unaccounted, Route::Unavailable(set(&[2]))),
         ("/apis/other", asks(Name::Group("other")), &unaccounted, Route::Unavailable(set(&[2]))),
         ("/apis/batch/v2", resources("v2"), &starting, local(LocalReason::NonResource, &[1])),
-        ("/openapi/v2", describes(OpenApi::V2), &skewed, Route::PeersFirst(set(&[1, 2]))),
+        ("/openapi/v2", describes(OpenApi::V2), &skewed, merged()),
         ("/openapi/v2", describes(OpenApi::V2), &alone, local(LocalReason::NonResource, &[])),
         ("/openapi/v2", describes(OpenApi::V2), &starting, local(LocalReason::NonResource, &[1])),
         ("/openapi/v3", describes(OpenApi::Index), &skewed, Route::OpenApiIndex { stand_ins: set(&[1, 2]) }),

@@ -6,6 +6,7 @@ use http::Response;
 
 use super::Worker;
 use super::discover::{Askable, discover};
+use super::openapi::describe;
 use crate::account::RequestRecord;
 use crate::discovery::{ServerSet, Snapshot, openapi};
 use crate::error::RequestError;
@@ -40,8 +41,11 @@ pub(super) async fn deliver(
             Ok(discover(askable, asked, snapshot, outbound, record).await?)
         }
         Route::PeersFirst(servers) => {
-            let healthy = chooser.peers(servers).filter(|peer| shared.vitals.is_healthy(peer));
-            Ok(forward(means, healthy.chain([shared.local]), outbound, record).await?)
+            Ok(forward(means, chooser.peers_first(servers, shared.local), outbound, record).await?)
+        }
+        Route::OpenApiV2 { fullest, stand_ins } => {
+            let askable = Askable { shared, means, chooser, stand_ins: allowed(stand_ins) };
+            Ok(describe(askable, fullest, outbound, record).await?)
         }
         Route::OpenApiIndex { stand_ins } => {
             let condition = openapi::ask_for_index(&mut outbound);

@@ -178,8 +178,8 @@ async fn route(
             Ok(respond::with_type(StatusCode::OK, "application/json", documents.version.trim_end().into()))
         }
         _ => {
-            let accept = discovery::accept_header(&parts.headers);
-            Ok(openapi::serve(&documents, path, &accept, style).unwrap_or_else(respond::page_not_found))
+            Ok(openapi::serve(&documents, path, &parts.headers, style)
+                .unwrap_or_else(respond::page_not_found))
         }
     }
 }

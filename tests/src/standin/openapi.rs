@@ -1,16 +1,24 @@
-//! Answers `OpenAPI` with just enough for kubectl to leave validation to the server and to explain kinds.
+//! Answers `OpenAPI` from the discovery documents: every path and kind as kube-apiserver describes it, in few words.
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::documents::{Documents, GroupDiscovery, ResourceDiscovery, VersionDiscovery};
 use super::respond::{self, Body, Style};
 use super::{clock, discovery};
 
+mod gnostic;
+mod version2;
+
 /// Answers `/openapi/v2`, `/openapi/v3` and what lies below.
-pub(super) fn serve(documents: &Documents, path: &str, accept: &str, style: Style) -> Option<Response<Body>> {
+pub(super) fn serve(
+    documents: &Documents,
+    path: &str,
+    headers: &HeaderMap,
+    style: Style,
+) -> Option<Response<Body>> {
     if path == "/openapi/v2" {
-        return Some(version_2(accept, style));
+        return Some(version2::serve(documents, headers));
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     let document = match rest.trim_end_matches('/') {
@@ -22,24 +30,10 @@ pub(super) fn serve(documents: &Documents, path: &str, accept: &str, style: Styl
                 ["apis", group, version] => (group, version),
                 _ => return None,
             };
-            schema(group, documents.version(group, version)?)
+            version3(documents, group, documents.version(group, version)?)
         }
     };
     Some(respond::json(style, StatusCode::OK, &document))
-}
-
-/// A document that describes nothing. kubectl reads it, as protobuf, for kinds that v3 does not know, and then lets
-/// them pass; without it, it refuses to create them.
-fn version_2(accept: &str, style: Style) -> Response<Body> {
-    // The client asks with `@v1.0`, which is no valid media type to answer with.
-    const TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-    // Document { swagger = 1: "2.0", info = 2: Info { title = 1: "Kubernetes", version = 2: "stand-in" } }
-    const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x16\x0a\x0aKubernetes\x12\x08stand-in";
-    if accept.contains("proto-openapi.spec.v2") {
-        return respond::with_type(StatusCode::OK, TYPE, DOCUMENT.into());
-    }
-    let info = json!({"title": "Kubernetes", "version": "stand-in"});
-    respond::json(style, StatusCode::OK, &json!({"swagger": "2.0", "info": info, "paths": {}}))
 }
 
 fn index(documents: &Documents) -> Value {
@@ -47,59 +41,125 @@ fn index(documents: &Documents) -> Value {
     for (prefix, list) in [("api", &documents.core.list), ("apis", &documents.groups.list)] {
         for (group, version) in list.items.iter().flat_map(versions) {
             let path = format!("{prefix}/{}", discovery::group_version(group, &version.version));
-            let text = schema(group, version).to_string();
-            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, text.as_bytes());
-            let hash = clock::hex(digest.as_ref()).to_ascii_uppercase();
-            let url = format!("/openapi/v3/{path}?hash={hash}");
+            let text = version3(documents, group, version).to_string();
+            let url = format!("/openapi/v3/{path}?hash={}", digest(text.as_bytes()));
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
     }
     json!({"paths": paths})
 }
 
+/// As kube-openapi computes tags and hashes.
+fn digest(text: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, text);
+    clock::hex(digest.as_ref()).to_ascii_uppercase()
+}
+
 fn versions(group: &GroupDiscovery) -> impl Iterator<Item = (&str, &VersionDiscovery)> {
     group.versions.iter().map(|version| (group.metadata.name.as_str(), version))
 }
 
-/// The document of one group version: a path per resource and an untyped schema per kind.
-fn schema(group: &str, version: &VersionDiscovery) -> Value {
-    let mut paths = Map::new();
-    let mut schemas = Map::new();
-    let stored = version.resources.iter().filter(|resource| resource.is_stored());
-    for resource in stored {
-        let kind = json!({"group": group, "version": version.version, "kind": resource.response_kind.kind});
-        paths.insert(path(group, version, resource), operations(&kind));
-        let name = format!(
-            "standin.{}.{}",
-            discovery::group_version(group, &version.version).replace('/', "."),
-            resource.response_kind.kind
-        );
-        schemas.insert(name, object_schema(resource, &kind));
+/// The document of one group version.
+fn version3(documents: &Documents, group: &str, version: &VersionDiscovery) -> Value {
+    let mut described = Described::new("#/components/schemas/", true);
+    described.add(group, version);
+    json!({"openapi": "3.0.0", "info": info(documents), "paths": described.paths,
+           "components": {"schemas": described.schemas}})
+}
+
+fn info(documents: &Documents) -> Value {
+    let version: Value = serde_json::from_str(documents.version).expect("recorded JSON");
+    json!({"title": "Kubernetes", "version": version["gitVersion"]})
+}
+
+/// Paths and kinds, with references between them.
+struct Described {
+    paths: Map<String, Value>,
+    schemas: Map<String, Value>,
+    references: &'static str,
+    /// Version 3 writes parameters' types and answers' schemas one level deeper.
+    is_version3: bool,
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+impl Described {
+    fn new(references: &'static str, is_version3: bool) -> Self {
+        let text = json!({"type": "string"});
+        let meta = json!({"type": "object", "description": "ObjectMeta is metadata that all persisted resources must have.",
+                          "properties": {"name": text, "namespace": text}});
+        let schemas = Map::from_iter([(OBJECT_META.to_owned(), meta)]);
+        Self { paths: Map::new(), schemas, references, is_version3 }
     }
-    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "stand-in"},
-           "paths": paths, "components": {"schemas": schemas}})
+
+    fn add(&mut self, group: &str, version: &VersionDiscovery) {
+        for resource in version.resources.iter().filter(|resource| resource.is_stored()) {
+            let kind = &resource.response_kind.kind;
+            let name = schema_name(group, &version.version, kind);
+            let gvk = json!({"group": group, "version": version.version, "kind": kind});
+            self.schemas.insert(name.clone(), self.schema(kind, &gvk));
+            let operation = |method: &str| self.operation(method, &gvk, &name);
+            let all = json!({"get": operation("list"), "post": operation("post")});
+            let one = json!({"get": operation("get"), "put": operation("put"), "patch": operation("patch"),
+                             "delete": operation("delete")});
+            let path = path(group, version, resource);
+            self.paths.insert(format!("{path}/{{name}}"), one);
+            self.paths.insert(path, all);
+        }
+    }
+
+    fn reference(&self, name: &str) -> Value {
+        json!({"$ref": format!("{}{name}", self.references)})
+    }
+
+    fn schema(&self, kind: &str, gvk: &Value) -> Value {
+        let text = json!({"type": "string"});
+        let spec = json!({"type": "object", "description": format!("What a {kind} is to be."),
+                          "properties": {"note": text}});
+        json!({"type": "object", "description": format!("{kind} as the stand-in stores it."),
+               "x-kubernetes-group-version-kind": [gvk],
+               "properties": {"apiVersion": text, "kind": text, "metadata": self.reference(OBJECT_META), "spec": spec}})
+    }
+
+    /// kubectl looks for `fieldValidation` on the patch of a kind, and leaves validation to a server that has it.
+    fn operation(&self, action: &str, gvk: &Value, schema: &str) -> Value {
+        let names: &[&str] = match action {
+            "post" | "put" | "patch" => &["dryRun", "fieldManager", "fieldValidation"],
+            _ => &["pretty"],
+        };
+        let parameters: Vec<Value> = names.iter().map(|name| self.parameter(name)).collect();
+        let schema = self.reference(schema);
+        let ok = if self.is_version3 {
+            json!({"description": "OK", "content": {"application/json": {"schema": schema}}})
+        } else {
+            json!({"description": "OK", "schema": schema})
+        };
+        json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
+               "parameters": parameters, "responses": {"200": ok}})
+    }
+
+    fn parameter(&self, name: &str) -> Value {
+        if self.is_version3 {
+            return json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+        }
+        json!({"name": name, "in": "query", "type": "string", "uniqueItems": true})
+    }
+}
+
+/// Built-in kinds have the name of their Go package, custom ones that of their group, backwards.
+fn schema_name(group: &str, version: &str, kind: &str) -> String {
+    let package = match group.strip_suffix(".k8s.io") {
+        _ if group.is_empty() => "io.k8s.api.core".to_owned(),
+        Some(name) => format!("io.k8s.api.{}", name.split('.').next().unwrap_or(name)),
+        None if !group.contains('.') => format!("io.k8s.api.{group}"),
+        None => group.rsplit('.').collect::<Vec<_>>().join("."),
+    };
+    format!("{package}.{version}.{kind}")
 }
 
 fn path(group: &str, version: &VersionDiscovery, resource: &ResourceDiscovery) -> String {
     let root = if group.is_empty() { "api" } else { "apis" };
     let namespace = if resource.is_namespaced() { "namespaces/{namespace}/" } else { "" };
     let group_version = discovery::group_version(group, &version.version);
-    format!("/{root}/{group_version}/{namespace}{}/{{name}}", resource.resource)
-}
-
-/// kubectl looks for `fieldValidation` on the patch of a kind, and leaves validation to a server that has it.
-fn operations(kind: &Value) -> Value {
-    let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation"]
-        .into_iter()
-        .map(|name| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}))
-        .collect();
-    json!({"patch": {"x-kubernetes-action": "patch", "x-kubernetes-group-version-kind": kind,
-                     "parameters": parameters, "responses": {"200": {"description": "OK"}}}})
-}
-
-fn object_schema(resource: &ResourceDiscovery, kind: &Value) -> Value {
-    let text = json!({"type": "string"});
-    json!({"type": "object", "description": format!("{} as the stand-in stores it.", resource.response_kind.kind),
-           "x-kubernetes-group-version-kind": [kind],
-           "properties": {"apiVersion": text, "kind": text, "metadata": {"type": "object"}}})
+    format!("/{root}/{group_version}/{namespace}{}", resource.resource)
 }

@@ -17,6 +17,8 @@ pub(crate) enum Decision {
     Peers(Vec<usize>),
     PeersFirst(Vec<usize>),
     OpenApiIndex(Vec<usize>),
+    /// Who serves most of all, and who may stand in.
+    OpenApiV2(Vec<usize>, Vec<usize>),
     Discovery(Name<'static>, Vec<usize>),
     Unavailable(Vec<usize>),
 }
@@ -87,16 +89,15 @@ fn non_resource(marks: NaiveMarks, servers: &[Server]) -> Decision {
     }
 }
 
-/// `OpenAPI` comes from a server that has most of what it describes, the local one where that is one of them.
+/// `OpenAPI` comes from a server that has most of what it describes, the local one where that is one of them; version 2 and
+/// the index of version 3 are merged where peers have more to say.
 fn describe(openapi: OpenApi<'_>, servers: &[Server], stand_ins: Vec<usize>) -> Decision {
     let local = Decision::Local(LocalReason::NonResource, stand_ins.clone());
     let unknown = numbers(servers, Option::is_none);
     let elsewhere = |fullest: Vec<usize>| !fullest.is_empty() && fullest[0] != 0;
     match openapi {
-        OpenApi::V2 => {
-            let fullest = fullest(servers, |_| true);
-            if elsewhere(fullest.clone()) { Decision::PeersFirst(fullest) } else { local }
-        }
+        OpenApi::V2 if is_skewed(servers) => Decision::OpenApiV2(fullest(servers, |_| true), stand_ins),
+        OpenApi::V2 => local,
         OpenApi::Index => {
             let all: BTreeSet<_> =
                 servers.iter().flatten().flatten().map(|entry| (entry.group, entry.version)).collect();

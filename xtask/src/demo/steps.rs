@@ -1,6 +1,7 @@
 //! Plays the demo's steps in order: without the proxy, with it, without it again.
 
 mod before;
+mod client;
 mod counters;
 mod failure;
 mod objects;
@@ -29,6 +30,7 @@ pub(crate) fn play(site: &mut Site, report: &mut Report) -> Result<()> {
     let baseline = before::play(site, report)?;
     start_proxies(site)?;
     rerouting::play(site, report, &baseline)?;
+    client::play(site, report, &baseline)?;
     objects::play(site, report)?;
     if site.is_steered() {
         let requests = counters::play(site, report)?;

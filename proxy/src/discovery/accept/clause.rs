@@ -5,7 +5,7 @@ use crate::discovery::page::Encoding;
 /// One clause.
 #[derive(Debug)]
 pub(super) struct Clause<'a> {
-    media_type: (&'a str, &'a str),
+    pub(super) media_type: (&'a str, &'a str),
     weight: f32,
     /// `g`, `v` and `as`.
     pub(super) kind: [Option<&'a str>; 3],

@@ -16,6 +16,8 @@ pub(crate) struct Baseline {
     pub(crate) old: BTreeSet<String>,
     /// Resources of the new one.
     pub(crate) new: BTreeSet<String>,
+    /// Group versions of either.
+    pub(crate) versions: BTreeSet<String>,
     /// The body of the old server's 404.
     pub(crate) not_found: String,
     /// Who kubectl is, as the old server sees it.
@@ -31,7 +33,8 @@ pub(crate) fn play(site: &Site, report: &mut Report) -> Result<Baseline> {
     let not_found = answer.body;
 
     let server = server_flag(&site.old);
-    let (old, new) = (resources(site, &site.old)?, resources(site, &site.new)?);
+    let resources = |node| names(site, node, &["api-resources", "-o", "name"]);
+    let (old, new) = (resources(&site.old)?, resources(&site.new)?);
     let step = Step {
         title: "kubectl api-resources of each API server",
         command: &Caller::kubectl_text(&site.old.plan.place, &[&server, "api-resources", "-o", "name"]),
@@ -41,10 +44,13 @@ pub(crate) fn play(site: &Site, report: &mut Report) -> Result<Baseline> {
     let seen = format!("old: {} resources, {}; new: {}, {}", old.len(), lists(&old), new.len(), lists(&new));
     report.judge(&step, &seen, !old.contains(NEW_RESOURCE) && new.contains(NEW_RESOURCE));
 
+    let versions = |node| names(site, node, &["api-versions"]);
+    let versions = versions(&site.old)?.union(&versions(&site.new)?).cloned().collect();
+
     std::fs::write(site.folder().join("review.json"), REVIEW)?;
     let arguments: Vec<_> = [server.as_str()].into_iter().chain(WHO_AM_I).collect();
     let identity = site.caller.kubectl(&site.old.plan.place, &arguments)?;
-    Ok(Baseline { old, new, not_found, identity: identity.success("the SelfSubjectReview")? })
+    Ok(Baseline { old, new, versions, not_found, identity: identity.success("the SelfSubjectReview")? })
 }
 
 /// Asks an API server who it takes one for.
@@ -53,11 +59,12 @@ pub(crate) const WHO_AM_I: [&str; 5] =
 
 const REVIEW: &str = r#"{"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}"#;
 
-/// Names of the resources that a node's API server lists by itself.
-fn resources(site: &Site, node: &Node) -> Result<BTreeSet<String>> {
+/// What kubectl prints, line by line, when it asks a node's API server itself.
+fn names(site: &Site, node: &Node, arguments: &[&str]) -> Result<BTreeSet<String>> {
     let server = server_flag(node);
-    let output = site.caller.kubectl(&node.plan.place, &[&server, "api-resources", "-o", "name"])?;
-    Ok(output.success("kubectl api-resources")?.lines().map(str::to_owned).collect())
+    let arguments: Vec<&str> = [server.as_str()].into_iter().chain(arguments.iter().copied()).collect();
+    let output = site.caller.kubectl(&node.plan.place, &arguments)?;
+    Ok(output.success("kubectl")?.lines().map(str::to_owned).collect())
 }
 
 fn server_flag(node: &Node) -> String {

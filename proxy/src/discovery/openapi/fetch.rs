@@ -1,0 +1,111 @@
+//! Fetches one server's `/openapi/v2` in both forms, under the proxy's own name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::Form;
+use super::error::{DocumentError, OpenApiError};
+use super::gnostic::Gnostic;
+use super::swagger::Swagger;
+use crate::asker::{Asker, Unread, read};
+use crate::upstream::Upstream;
+
+/// A server's document, looked through.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) json: Bytes,
+    pub(super) protobuf: Bytes,
+    /// The server's tag, the same for both forms.
+    pub(super) etag: Option<HeaderValue>,
+}
+
+/// A server without custom resources has 4 MB of JSON; with thousands of them ten times that.
+pub(super) const DOCUMENT_LIMIT: usize = 64 * 1024 * 1024;
+/// Time for both forms. kube-apiserver makes them when they are first asked for, which takes it seconds.
+pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+const PATH: &str = "/openapi/v2";
+
+/// What a server describes now; the known document when that has not changed.
+///
+/// # Errors
+/// See [`OpenApiError`]; the caller keeps what it has.
+pub(super) async fn fetch(
+    asker: &Asker,
+    upstream: &Upstream,
+    known: Option<&Arc<Source>>,
+) -> Result<Arc<Source>, OpenApiError> {
+    timeout(FETCH_TIMEOUT, both_forms(asker, upstream, known)).await.unwrap_or(Err(OpenApiError::TimedOut))
+}
+
+async fn both_forms(
+    asker: &Asker,
+    upstream: &Upstream,
+    known: Option<&Arc<Source>>,
+) -> Result<Arc<Source>, OpenApiError> {
+    let condition = known.and_then(|known| known.etag.clone());
+    let known = known.filter(|_| condition.is_some());
+    let (json, etag) = match (get(asker, upstream, Form::Json, condition).await?, known) {
+        (Some(json), _) => json,
+        (None, Some(known)) => return Ok(Arc::clone(known)),
+        (None, None) => return Err(OpenApiError::Status { status: StatusCode::NOT_MODIFIED }),
+    };
+    let protobuf = get(asker, upstream, Form::Protobuf, None).await?;
+    let (protobuf, protobuf_etag) =
+        protobuf.ok_or(OpenApiError::Status { status: StatusCode::NOT_MODIFIED })?;
+    if protobuf_etag != etag {
+        return Err(OpenApiError::Torn);
+    }
+    let source = Arc::new(Source { json, protobuf, etag });
+    let looked_through = Arc::clone(&source);
+    let checked = spawn_blocking(move || looked_through.check()).await;
+    // The runtime starts nothing more while it shuts down.
+    checked.unwrap_or(Ok(()))?;
+    Ok(source)
+}
+
+/// One form and its tag; `None` when it has the tag of the condition.
+async fn get(
+    asker: &Asker,
+    upstream: &Upstream,
+    form: Form,
+    condition: Option<HeaderValue>,
+) -> Result<Option<(Bytes, Option<HeaderValue>)>, OpenApiError> {
+    let response = asker.get(upstream, PATH, form.asked_as(), condition).await;
+    let (parts, body) = response.map_err(|source| OpenApiError::NotReached { source })?.into_parts();
+    match parts.status {
+        StatusCode::NOT_MODIFIED => return Ok(None),
+        StatusCode::OK => check(&parts.headers, form)?,
+        status => return Err(OpenApiError::Status { status }),
+    }
+    let body = read(body, DOCUMENT_LIMIT).await.map_err(|error| match error {
+        Unread::TooLarge => OpenApiError::TooLarge,
+        Unread::Broken(source) => OpenApiError::Broken { source },
+    })?;
+    Ok(Some((body, parts.headers.get(ETAG).cloned())))
+}
+
+/// Whether the headers announce the form that was asked for, as it is.
+fn check(headers: &HeaderMap, form: Form) -> Result<(), OpenApiError> {
+    let announced = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let essence = announced.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if ![form.media_type(), form.asked_as()].iter().any(|known| known.as_bytes() == essence) {
+        let found = String::from_utf8_lossy(&essence[..essence.len().min(64)]).into_owned();
+        return Err(OpenApiError::ContentType { found });
+    }
+    if headers.contains_key(CONTENT_ENCODING) { Err(OpenApiError::Encoded) } else { Ok(()) }
+}
+
+impl Source {
+    fn check(&self) -> Result<(), DocumentError> {
+        Swagger::parse(&self.json)?;
+        Gnostic::parse(&self.protobuf)?;
+        Ok(())
+    }
+}
