@@ -331,6 +331,7 @@ fn open_steering(config: &Config) -> Result<Steering, AppError> {
         local_source_ip: config.local_source_ip,
         cgroup: config.cgroup.clone(),
         stale_after: STALE_AFTER,
+        canary: config.canary.clone(),
         workers: config.workers.get(),
     };
     match (Steering::open(&options), mode) {

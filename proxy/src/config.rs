@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use rustls::CipherSuite;
 
 use crate::limits::TimeLimits;
+use crate::steering::Canary;
 
 pub use self::ask::{Ask, Output, Question};
 pub use self::error::ConfigError;
@@ -68,6 +69,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// When connections are steered (`--steering`).
     pub steering: SteeringMode,
+    /// Whose connections are steered (`--steer-sources`, `--steer-percent`).
+    pub canary: Canary,
     /// Folder of the pinned kernel objects (`--bpffs-dir`).
     pub bpffs_dir: PathBuf,
     /// cgroup2 folder whose sockets are counted; the proxy's own when absent (`--cgroup`).

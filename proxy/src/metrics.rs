@@ -186,6 +186,7 @@ impl Collector for Live {
         self.encode_freshness(&mut encoder)?;
         self.encode_credentials(&mut encoder)?;
         self.encode_load(&mut encoder)?;
+        self.encode_decisions(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
@@ -275,6 +276,17 @@ impl Live {
         Ok(())
     }
 
+    fn encode_decisions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(stats) = self.steering.stats() else { return Ok(()) };
+        let name = "mvproxy_steering_decisions";
+        let help = "New connections by what the kernel did with them; only those steered came to a proxy";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (decision, value) in stats.decisions() {
+            ConstCounter::new(value).encode(family.encode_family(&[("decision", decision)])?)?;
+        }
+        Ok(())
+    }
+
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.snapshot.load();
         gauge(
@@ -283,6 +295,8 @@ impl Live {
             "1 while the kernel steers connections here",
             self.steering.state().steering,
         )?;
+        let canary = !self.steering.canary().is_everyone();
+        gauge(encoder, "mvproxy_steering_canary", "1 while only chosen clients are steered", canary)?;
         gauge(
             encoder,
             "mvproxy_skewed",

@@ -58,6 +58,10 @@ impl Readiness {
         let outcome = if self.is_ready() { "ok" } else { "failed: discovery is not synced" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
+        let canary = self.steering.canary();
+        if audience == Audience::Operator && !canary.is_everyone() {
+            let _ = writeln!(lines, "[+]{CHECK}-canary ok: only {canary} are steered");
+        }
         for (check, why) in self.excluded() {
             let why = if audience == Audience::Operator { &why } else { "reason withheld" };
             let _ = writeln!(lines, "[+]{CHECK}-{check} excluded: {why}");

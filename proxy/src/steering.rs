@@ -5,6 +5,7 @@
 //! heartbeat is fresh. Invariant: whenever the proxy is gone, hung or switched off, the program chooses
 //! nobody and the kernel goes on to kube-apiserver as if nothing were installed.
 
+mod canary;
 mod cgroup;
 mod counters;
 mod error;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use mvproxy_common::{MAX_WORKERS, PeerL4, SteerStats};
 use socket2::SockRef;
 
+pub use canary::Canary;
 pub use cgroup::own_cgroup2;
 pub use counters::{PeerCounters, PeerSlot};
 pub use error::SteeringError;
@@ -55,6 +57,8 @@ pub struct SteeringOptions {
     pub cgroup: Option<PathBuf>,
     /// Age from which a heartbeat counts as that of a hung worker.
     pub stale_after: Duration,
+    /// Clients whose connections are steered.
+    pub canary: Canary,
     /// Workers that will register listeners, at most [`MAX_WORKERS`].
     pub workers: usize,
 }
@@ -68,6 +72,7 @@ pub struct Steering {
     side: Side,
     heartbeats: Arc<Heartbeats>,
     counters: Arc<PeerCounters>,
+    canary: Canary,
 }
 
 #[derive(Debug)]
@@ -122,7 +127,7 @@ impl Steering {
             maps: Mutex::new(maps),
             own: Mutex::default(),
         }));
-        Ok(Self { side, heartbeats, counters: Arc::new(counters) })
+        Ok(Self { side, heartbeats, counters: Arc::new(counters), canary: options.canary.clone() })
     }
 
     /// Steering that leaves the kernel alone: changes do nothing, counters live in this process.
@@ -131,6 +136,7 @@ impl Steering {
             side: Side::Off { reason: reason.into() },
             heartbeats: Heartbeats::without_kernel(),
             counters: Arc::new(PeerCounters::without_kernel()),
+            canary: Canary::default(),
         }
     }
 
@@ -154,7 +160,7 @@ impl Steering {
         }
         // Noted first, so that a release clears whatever a failure below left behind.
         lock(&kernel.own).clone_from(&own);
-        lock(&kernel.maps).register(listeners, kernel.stale_after)?;
+        lock(&kernel.maps).register(listeners, kernel.stale_after, &self.canary)?;
         self.heartbeats.own(&own);
         Ok(())
     }
@@ -179,6 +185,11 @@ impl Steering {
     /// How the first `count` workers do, with a kernel side or without.
     pub fn workers(&self, count: usize) -> Vec<WorkerState> {
         self.heartbeats.states(count)
+    }
+
+    /// Whose connections are steered.
+    pub fn canary(&self) -> &Canary {
+        &self.canary
     }
 
     /// The counters of requests to peers.

@@ -20,7 +20,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if config.steering == SteeringMode::Off || !config.mixed_version {
         return vec![Finding::skip("kernel", "nothing is steered with this configuration")];
     }
-    let found = vec![kernel(), capabilities(), programs(config), cgroup(config), others()];
+    let mut found = vec![kernel(), capabilities(), programs(config), cgroup(config), others()];
+    if !config.canary.is_everyone() {
+        found.push(Finding::pass("canary", format!("only {} are steered", config.canary)));
+    }
     // Without steering --steering=auto runs all the same.
     let softened = |finding: Finding| match finding.verdict {
         Verdict::Fail if config.steering == SteeringMode::Auto => {

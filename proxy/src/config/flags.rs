@@ -98,6 +98,16 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("steering", "MODE", LOCAL)
     },
     FlagSpec {
+        help: "Steer clients in these networks only, and leave the others to the API server [default: all]",
+        arity: Arity::Many,
+        ..one("steer-sources", "CIDR,...", LOCAL)
+    },
+    FlagSpec {
+        help: "Steer so many in a hundred of the addresses that clients come from; an address is always in or always \
+               out, on every node. With --steer-sources: of the addresses in them [default: 100]",
+        ..one("steer-percent", "NUMBER", LOCAL)
+    },
+    FlagSpec {
         help: "Own folder on bpffs for the pinned maps and links [default: /sys/fs/bpf/mvproxy]",
         ..one("bpffs-dir", "DIR", LOCAL)
     },

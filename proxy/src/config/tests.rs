@@ -65,6 +65,7 @@ fn defaults_are_the_documented_ones() {
     assert!(config.peer_allowed_cidrs.is_empty());
     assert_eq!(config.state_dir.as_deref(), Some(Path::new("/var/lib/mvproxy")));
     assert_eq!((config.steering, config.log_format), (SteeringMode::Auto, LogFormat::Text));
+    assert!(config.canary.is_everyone());
     assert_eq!(config.bpffs_dir, Path::new("/sys/fs/bpf/mvproxy"));
     assert!((1..=4).contains(&config.workers.get()));
     assert!(config.mixed_version && config.request_header.allowed_names.is_empty());
@@ -92,6 +93,8 @@ fn every_flag_reaches_its_field() {
         "--peer-stale-after=1h30m",
         "--state-dir=/s",
         "--steering=on-skew",
+        "--steer-sources=10.0.0.0/8,::1",
+        "--steer-percent=5",
         "--bpffs-dir=/b",
         "--cgroup=/c",
         "--admin-address=127.0.0.1:2",
@@ -118,6 +121,7 @@ fn every_flag_reaches_its_field() {
     assert_eq!(complete(&["--state-dir="]).unwrap().state_dir, None);
     assert_eq!(config.peer_advertise_ip.unwrap().to_string(), "10.0.0.9");
     assert_eq!((config.steering, config.log_format), (SteeringMode::OnSkew, LogFormat::Json));
+    assert_eq!(config.canary.to_string(), "5% of client addresses in 10.0.0.0/8 and 1 more networks");
     assert_eq!(
         (config.bpffs_dir.as_path(), config.cgroup.as_deref()),
         (Path::new("/b"), Some(Path::new("/c")))
@@ -260,6 +264,27 @@ fn sources_that_cannot_carry_connections_are_refused() {
     }
     complete(&["--local-source-ip=127.0.0.1", "--steering=off"]).unwrap();
     complete(&["--local-source-ip=::1", "--local-apiserver=[::1]:6443"]).unwrap();
+}
+
+#[test]
+fn a_canary_needs_steering_and_sane_numbers() {
+    for (flags, expected) in [
+        (&["--steering=off", "--steer-percent=5"][..], "--steer-percent: 5 does not go with --steering=off"),
+        (
+            &["--steering=off", "--steer-sources=::1"][..],
+            "--steer-sources: ::1/128 does not go with --steering=off",
+        ),
+        (&["--steer-percent=0"][..], "--steer-percent: \"0\" is not a percentage"),
+        (&["--steer-percent=101"][..], "--steer-percent: \"101\" is not a percentage"),
+        (&["--steer-sources=10.0.0.0/33"][..], "--steer-sources: \"10.0.0.0/33\" is not a network"),
+    ] {
+        let mistakes = complete(flags).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(expected), "{flags:?}: {mistakes:?}");
+    }
+    let many: Vec<_> = (0..1024).map(|net| format!("10.{}.{}.0/24", net / 256, net % 256)).collect();
+    let mistakes = complete(&[&format!("--steer-sources={}", many.join(","))]).unwrap_err();
+    assert!(mistakes[0].contains("1024 networks"), "{mistakes:?}");
+    complete(&["--steering=off", "--steer-percent=100"]).unwrap();
 }
 
 #[test]

@@ -119,6 +119,14 @@ pub(super) fn network(text: &str) -> Reading<IpNet> {
         .map_err(|_| "a network such as 10.0.0.0/8")
 }
 
+/// A part of something that must not be nothing.
+pub(super) fn percent(text: &str) -> Reading<u8> {
+    text.parse()
+        .ok()
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or("a percentage: give a number from 1 to 100")
+}
+
 pub(super) fn connections(text: &str) -> Reading<NonZeroU32> {
     text.parse().map_err(|_| "a number of connections, at least 1")
 }

@@ -6,11 +6,14 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use mvproxy_common::{
-    ABI_VERSION, MAX_WORKERS, MODE_PASS, MODE_STEER, SourceKey, SteerConfig, SteerMode, SteerStats, v4_mapped,
+    ABI_VERSION, MAX_WORKERS, MODE_PASS, MODE_STEER, SOURCES_ALL, SOURCES_LISTED, SourceKey, SteerConfig,
+    SteerMode, SteerStats, v4_mapped,
 };
 
+use super::canary::Canary;
 use super::error::SteeringError;
 
 /// Takes a map out of a loaded object, as type `M`.
@@ -29,6 +32,7 @@ pub(super) struct SteerMaps {
     mode: Array<MapData, SteerMode>,
     config: Array<MapData, SteerConfig>,
     sockets: HashMap<MapData, u32, u64>,
+    sources: LpmTrie<MapData, SourceKey, u32>,
     stats: PerCpuArray<MapData, SteerStats>,
 }
 
@@ -53,6 +57,7 @@ impl SteerMaps {
             mode: take(ebpf, "STEER_MODE")?,
             config: take(ebpf, "STEER_CONFIG")?,
             sockets,
+            sources: take(ebpf, "STEER_SOURCES")?,
             stats: take(ebpf, "STEER_STATS")?,
         })
     }
@@ -72,7 +77,7 @@ impl SteerMaps {
         if !replacing {
             self.set_mode(MODE_PASS)?;
             self.forget_rules(port, &source)?;
-            self.set_config(0, stale_after)?;
+            self.set_config(0, stale_after, &Canary::default())?;
         }
         self.exempt
             .insert(source, 1, 0)
@@ -101,7 +106,10 @@ impl SteerMaps {
         &mut self,
         listeners: &[BorrowedFd<'_>],
         stale_after: Duration,
+        canary: &Canary,
     ) -> Result<(), SteeringError> {
+        // Listed before the list counts, and taken from it only when no other list can be meant.
+        self.list_sources(canary)?;
         for (slot, listener) in (0_u32..).zip(listeners) {
             let fd = u64::try_from(listener.as_raw_fd()).expect("an open descriptor is not negative");
             self.sockets.insert(slot, fd, 0).map_err(|error| match error {
@@ -112,8 +120,29 @@ impl SteerMaps {
             })?;
         }
         let used = u32::try_from(listeners.len()).expect("checked against MAX_WORKERS by the caller");
-        self.set_config(used, stale_after)?;
+        self.set_config(used, stale_after, canary)?;
+        self.forget_sources(canary)?;
         (used..MAX_WORKERS).try_for_each(|slot| self.clear(slot))
+    }
+
+    fn list_sources(&mut self, canary: &Canary) -> Result<(), SteeringError> {
+        let write = |error| SteeringError::from_map("write", "STEER_SOURCES", error);
+        canary.rules().into_iter().try_for_each(|(prefix, source, steered)| {
+            self.sources.insert(&Key::new(prefix, source), steered, 0).map_err(write)
+        })
+    }
+
+    fn forget_sources(&mut self, canary: &Canary) -> Result<(), SteeringError> {
+        let clean = |error| SteeringError::from_map("clean", "STEER_SOURCES", error);
+        let rules = canary.rules();
+        let listed = self.sources.keys().collect::<Result<Vec<_>, _>>().map_err(clean)?;
+        for key in listed {
+            let (prefix, source) = (key.prefix_len(), key.data());
+            if !rules.iter().any(|(kept, at, _)| *kept == prefix && *at == source) {
+                self.sources.remove(&key).map_err(clean)?;
+            }
+        }
+        Ok(())
     }
 
     /// Empties those slots that hold one of these sockets, given by slot and cookie.
@@ -171,9 +200,16 @@ impl SteerMaps {
         self.mode.set(0, word, 0).map_err(|error| SteeringError::from_map("write", "STEER_MODE", error))
     }
 
-    fn set_config(&mut self, workers: u32, stale_after: Duration) -> Result<(), SteeringError> {
+    fn set_config(
+        &mut self,
+        workers: u32,
+        stale_after: Duration,
+        canary: &Canary,
+    ) -> Result<(), SteeringError> {
         let stale_after_ns = u64::try_from(stale_after.as_nanos()).unwrap_or(u64::MAX);
-        let config = SteerConfig { abi_version: ABI_VERSION, workers, stale_after_ns };
+        let sources = if canary.sources.is_empty() { SOURCES_ALL } else { SOURCES_LISTED };
+        let percent = u32::from(canary.percent);
+        let config = SteerConfig { abi_version: ABI_VERSION, workers, stale_after_ns, sources, percent };
         self.config.set(0, config, 0).map_err(|error| SteeringError::from_map("write", "STEER_CONFIG", error))
     }
 }
