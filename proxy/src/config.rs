@@ -71,6 +71,9 @@ pub struct Config {
     pub steering: SteeringMode,
     /// Whose connections are steered (`--steer-sources`, `--steer-percent`).
     pub canary: Canary,
+    /// Connections moved each second when steering begins or ends in mode `on-skew` (`--cut-rate`); `None` leaves them where
+    /// they are.
+    pub cut_rate: Option<NonZeroU32>,
     /// Folder of the pinned kernel objects (`--bpffs-dir`).
     pub bpffs_dir: PathBuf,
     /// cgroup2 folder whose sockets are counted; the proxy's own when absent (`--cgroup`).

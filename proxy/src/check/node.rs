@@ -5,7 +5,9 @@ use std::path::Path;
 use nix::sys::utsname::uname;
 
 use super::{Finding, Verdict};
+use crate::causes::chain;
 use crate::config::{Config, SteeringMode};
+use crate::cut;
 use crate::steering;
 
 /// First release with `sk_lookup` links and everything the programs use.
@@ -23,6 +25,9 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut found = vec![kernel(), capabilities(), programs(config), cgroup(config), others()];
     if !config.canary.is_everyone() {
         found.push(Finding::pass("canary", format!("only {} are steered", config.canary)));
+    }
+    if config.steering == SteeringMode::OnSkew && config.cut_rate.is_some() {
+        found.push(cutting());
     }
     // Without steering --steering=auto runs all the same.
     let softened = |finding: Finding| match finding.verdict {
@@ -100,6 +105,13 @@ fn cgroup(config: &Config) -> Finding {
             format!("connections to peers are not counted by the kernel: {reason}"),
             "mount cgroup2, or give its folder with --cgroup",
         ),
+    }
+}
+
+fn cutting() -> Finding {
+    match cut::probe() {
+        Ok(()) => Finding::pass("cut", "connections can be cut when there is something to steer for"),
+        Err(error) => Finding::warn("cut", chain(&error), "or accept it, with --cut-rate=0"),
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
             sources: read.many("steer-sources", values::network).unwrap_or_default(),
             percent: read.one("steer-percent", values::percent).unwrap_or(100),
         },
+        cut_rate: read.one("cut-rate", values::number).map_or(Some(CUT_RATE), NonZeroU32::new),
         bpffs_dir: read.one("bpffs-dir", values::absolute_path).unwrap_or_else(|| flags::BPFFS_DIR.into()),
         cgroup: read.one("cgroup", values::absolute_path),
         files: read.credential_files(),
@@ -73,6 +74,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
 
 const LOCAL_SOURCE_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 43, 1));
 const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
+const CUT_RATE: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 const PEER_STALE_AFTER: Duration = Duration::from_mins(10);
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -108,6 +108,12 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("steer-percent", "NUMBER", LOCAL)
     },
     FlagSpec {
+        help: "With --steering=on-skew: connections moved each second. Those straight to the API server are cut once there \
+               is something to steer for; steered ones are told to leave (GOAWAY) when there is not any more. 0 leaves \
+               them where they are [default: 100]",
+        ..one("cut-rate", "NUMBER", LOCAL)
+    },
+    FlagSpec {
         help: "Own folder on bpffs for the pinned maps and links [default: /sys/fs/bpf/mvproxy]",
         ..one("bpffs-dir", "DIR", LOCAL)
     },

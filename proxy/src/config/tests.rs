@@ -95,6 +95,7 @@ fn every_flag_reaches_its_field() {
         "--steering=on-skew",
         "--steer-sources=10.0.0.0/8,::1",
         "--steer-percent=5",
+        "--cut-rate=7",
         "--bpffs-dir=/b",
         "--cgroup=/c",
         "--admin-address=127.0.0.1:2",
@@ -126,6 +127,8 @@ fn every_flag_reaches_its_field() {
         (config.bpffs_dir.as_path(), config.cgroup.as_deref()),
         (Path::new("/b"), Some(Path::new("/c")))
     );
+    assert_eq!(config.cut_rate.map(NonZeroU32::get), Some(7));
+    assert_eq!(complete(&["--cut-rate=0"]).unwrap().cut_rate, None);
     assert_eq!((config.discovery_interval.as_secs(), config.workers.get()), (90, 3));
     assert_eq!((config.mixed_version, config.verbosity), (false, 4));
     assert_eq!(config.files.tls_private_key, Path::new("/pki/apiserver.key"));

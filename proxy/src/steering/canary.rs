@@ -1,10 +1,12 @@
 //! Says which clients are steered, where not all are.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use mvproxy_common::{SourceKey, v4_mapped};
+use mvproxy_common::{SourceKey, spread};
+
+use super::maps::source_key;
 
 /// The clients whose connections are steered; all by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +26,23 @@ impl Canary {
         *self == Self::default()
     }
 
+    /// Whether the kernel steers this client, v4-mapped addresses unmapped.
+    pub fn chooses(&self, client: IpAddr) -> bool {
+        let is_listed =
+            self.sources.is_empty() || self.sources.iter().any(|network| network.contains(&client));
+        let addr = source_key(client).addr;
+        let (words, _) = addr.as_chunks::<4>();
+        let words = [words[0], words[1], words[2], words[3]].map(u32::from_ne_bytes);
+        is_listed && (self.percent >= 100 || spread(0, words) % 100 < u32::from(self.percent))
+    }
+
     /// Entries of `STEER_SOURCES`: length of the prefix, address, whether it is steered.
     pub(super) fn rules(&self) -> Vec<(u32, SourceKey, u32)> {
         // Else ::/0 would be all of IPv4 too.
-        let ipv4 = (MAPPED, SourceKey { addr: v4_mapped([0; 4]) }, 0);
+        let ipv4 = (MAPPED, source_key(Ipv4Addr::UNSPECIFIED.into()), 0);
         let listed = self.sources.iter().map(|network| match network.network() {
-            IpAddr::V4(ip) => {
-                (MAPPED + u32::from(network.prefix_len()), SourceKey { addr: v4_mapped(ip.octets()) }, 1)
-            }
-            IpAddr::V6(ip) => (u32::from(network.prefix_len()), SourceKey { addr: ip.octets() }, 1),
+            ip @ IpAddr::V4(_) => (MAPPED + u32::from(network.prefix_len()), source_key(ip), 1),
+            ip @ IpAddr::V6(_) => (u32::from(network.prefix_len()), source_key(ip), 1),
         });
         std::iter::once(ipv4).filter(|_| !self.sources.is_empty()).chain(listed).collect()
     }

@@ -214,7 +214,7 @@ impl SteerMaps {
     }
 }
 
-fn source_key(source: IpAddr) -> SourceKey {
+pub(super) fn source_key(source: IpAddr) -> SourceKey {
     let addr = match source {
         IpAddr::V4(ip) => v4_mapped(ip.octets()),
         IpAddr::V6(ip) => ip.octets(),
