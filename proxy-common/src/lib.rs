@@ -20,7 +20,7 @@ pub use steer::{
 pub use user::{HeartbeatCells, PeerL7Cells, SharedCells};
 
 /// Version of all layouts in this crate, kept in `STEER_CONFIG`.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Workers that can be steered to; also the number of shards per peer.
 pub const MAX_WORKERS: u32 = 16;

@@ -27,6 +27,12 @@ pub struct SteerConfig {
     pub sources: u32,
     /// Of these sources, how many in a hundred are steered; see [`spread`].
     pub percent: u32,
+    /// Lowest source port of the peer lane; 0 when there is none.
+    pub lane_first: u16,
+    /// Highest source port of the peer lane; 0 when there is none.
+    pub lane_last: u16,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Value of [`SteerConfig::sources`]: `STEER_SOURCES` is not asked.
@@ -42,7 +48,8 @@ pub struct Heartbeat {
     pub boot_ns: u64,
 }
 
-/// A key of `EXEMPT`: a source address whose connections are never steered.
+/// A key of `EXEMPT`, sources whose connections are never steered, and of `LANE_PEERS`, those for which the source port
+/// decides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SourceKey {
@@ -76,6 +83,8 @@ pub struct SteerStats {
     pub taken_over: u64,
     /// From a source that is not part of the canary.
     pub canary: u64,
+    /// Requests of a peer's proxy, by its address and source port.
+    pub lane: u64,
     /// `CLOCK_BOOTTIME` in nanoseconds of the last log line from this CPU.
     pub logged_ns: u64,
 }
@@ -93,11 +102,12 @@ impl SteerStats {
         self.other_abi += other.other_abi;
         self.taken_over += other.taken_over;
         self.canary += other.canary;
+        self.lane += other.lane;
         self.logged_ns = self.logged_ns.max(other.logged_ns);
     }
 
     /// Each decision's name and count.
-    pub fn decisions(&self) -> [(&'static str, u64); 9] {
+    pub fn decisions(&self) -> [(&'static str, u64); 10] {
         [
             ("steered", self.steered),
             ("other_port", self.other_port),
@@ -108,6 +118,7 @@ impl SteerStats {
             ("refused", self.refused),
             ("other_abi", self.other_abi),
             ("canary", self.canary),
+            ("lane", self.lane),
         ]
     }
 
@@ -118,19 +129,22 @@ impl SteerStats {
     }
 }
 
-/// Spreads source addresses, given as the words in which they lie in memory, over all numbers: the multiplicative hash of
-/// Knuth, folded so that low bits depend on all. Whether a source is part of the canary depends on `spread(0, words) % 100`.
+/// Spreads source addresses, given as the words in which they lie in memory, over all numbers. Whether a source is part of
+/// the canary depends on `spread(0, words) % 100`.
 #[inline]
 pub const fn spread(seed: u32, words: [u32; 4]) -> u32 {
     let [a, b, c, d] = words;
     mix(mix(mix(mix(seed, a), b), c), d)
 }
 
+/// One round of a hash that changes half of all bits when one changes, so that the addresses of one network spread evenly
+/// (the finalizer of `MurmurHash3`).
 #[inline]
 const fn mix(hash: u32, word: u32) -> u32 {
-    const GOLDEN_RATIO: u32 = 0x9e37_79b1;
-    let hash = (hash ^ word).wrapping_mul(GOLDEN_RATIO);
-    hash ^ (hash >> 15)
+    let hash = hash ^ word;
+    let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
 }
 
 /// The v4-mapped form (RFC 4291, 2.5.5.2) of an IPv4 address given in network order.
@@ -140,10 +154,10 @@ pub const fn v4_mapped(ip: [u8; 4]) -> [u8; 16] {
 
 const _: () = {
     assert!(size_of::<SteerMode>() == 4);
-    assert!(size_of::<SteerConfig>() == 24);
+    assert!(size_of::<SteerConfig>() == 32);
     assert!(size_of::<Heartbeat>() == 8);
     assert!(size_of::<SourceKey>() == 16);
-    assert!(size_of::<SteerStats>() == 88);
+    assert!(size_of::<SteerStats>() == 96);
 };
 
 #[cfg(test)]

@@ -46,6 +46,10 @@ pub static EXEMPT: HashMap<SourceKey, u32, RULES> = HashMap::new();
 #[btf_map]
 pub static STEER_SOURCES: LpmTrie<SourceKey, u32, { MAX_STEER_SOURCES as usize }> = LpmTrie::new();
 
+/// Addresses of peers: what comes from them by a port of the lane was steered once already.
+#[btf_map]
+pub static LANE_PEERS: HashMap<SourceKey, u32, PEERS> = HashMap::new();
+
 /// Which peers are counted, and their slot in `PEER_L7`.
 #[btf_map]
 pub static PEER_SLOTS: HashMap<PeerKey, u32, PEERS> = HashMap::new();

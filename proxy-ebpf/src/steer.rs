@@ -6,7 +6,8 @@ use mvproxy_common::{ABI_VERSION, MAX_WORKERS, MODE_STEER, SOURCES_ALL, SteerCon
 
 use crate::ctx::{Address, Lookup, boot_ns};
 use crate::maps::{
-    EXEMPT, HEARTBEATS, STEER_CONFIG, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_SOURCES, STEER_STATS,
+    EXEMPT, HEARTBEATS, LANE_PEERS, STEER_CONFIG, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_SOURCES,
+    STEER_STATS,
 };
 
 /// What became of a lookup; every variant is one counter of [`SteerStats`].
@@ -15,6 +16,7 @@ enum Verdict {
     OtherPort,
     Exempt,
     ModePass,
+    Lane,
     Canary,
     Stale,
     NoListener,
@@ -51,7 +53,9 @@ fn decide(lookup: &Lookup) -> Verdict {
     }
     match STEER_CONFIG.get(0) {
         Some(config) if config.abi_version == ABI_VERSION => {
-            if is_chosen(source, config) {
+            if is_on_lane(lookup, source, config) {
+                Verdict::Lane
+            } else if is_chosen(source, config) {
                 pick_worker(lookup, source, config)
             } else {
                 Verdict::Canary
@@ -59,6 +63,15 @@ fn decide(lookup: &Lookup) -> Verdict {
         }
         _ => Verdict::OtherAbi,
     }
+}
+
+/// Whether this is a request that a peer's proxy sends to the API server: it must not be handled by a proxy twice.
+#[inline(always)]
+fn is_on_lane(lookup: &Lookup, source: Address, config: &SteerConfig) -> bool {
+    let port = u16::from_be(lookup.source_port_be());
+    // SAFETY: only whether the key exists is used, so nothing can change under a reference.
+    let is_peer = || unsafe { LANE_PEERS.get(source.source_key()).is_some() };
+    config.lane_first <= port && port <= config.lane_last && is_peer()
 }
 
 /// Whether clients at this address are steered at all. The port has no say: a client always gets the same answer.
@@ -153,6 +166,7 @@ fn account(stats: &mut SteerStats, verdict: &Verdict, lookup: &Lookup) {
         Verdict::OtherPort => stats.other_port += 1,
         Verdict::Exempt => stats.exempt += 1,
         Verdict::ModePass => stats.mode_pass += 1,
+        Verdict::Lane => stats.lane += 1,
         Verdict::Canary => stats.canary += 1,
         Verdict::NoListener => stats.no_listener += 1,
         Verdict::Stale => {

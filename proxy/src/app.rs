@@ -95,7 +95,7 @@ impl App {
         } else {
             Snapshot::disabled(local)
         }));
-        let dialer = Dialer::new(tls, config.local_source_ip);
+        let dialer = Dialer::new(tls, config.local_source_ip).with_lane(config.peer_lane_ports);
         let changed = watch::Sender::new(());
         let names = IdentityHeaders::new(&config.request_header)?;
         let shared = Arc::new(share(&config, names, local, &reloader, &steering, snapshot, &changed));
@@ -236,6 +236,7 @@ impl App {
             dismissal: Arc::clone(&self.shared.dismissal),
             at_work: None,
             local_failed: None,
+            lane_peers: Vec::new(),
         });
         let switch = switch.map(|switch| tokio::spawn(switch.run(self.shared.changes.clone())));
         Ok(Background { tasks, switch, lease })

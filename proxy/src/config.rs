@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use rustls::CipherSuite;
 
 use crate::limits::TimeLimits;
-use crate::steering::Canary;
+use crate::steering::{Canary, LanePorts};
 
 pub use self::ask::{Ask, Output, Question};
 pub use self::error::ConfigError;
@@ -61,6 +61,8 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Networks in which a Lease alone may name a peer (`--peer-allowed-cidrs`).
     pub peer_allowed_cidrs: Vec<IpNet>,
+    /// Source ports from which peers are dialled, and by which their requests are known (`--peer-lane-ports`); `None` for any.
+    pub peer_lane_ports: Option<LanePorts>,
     /// How long what a silent peer served is believed (`--peer-stale-after`).
     pub peer_stale_after: Duration,
     /// Folder for what has to outlive the process; `None` for nowhere (`--state-dir`).

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,10 +124,11 @@ impl Cutter {
         self.failure.load_full()
     }
 
-    /// Cuts those connections that exist now, until none of them is left.
-    pub async fn run(self: Arc<Self>) {
+    /// Cuts those connections that exist now, until none of them is left; not those by which these peers' proxies send
+    /// requests.
+    pub async fn run(self: Arc<Self>, peers: Vec<IpAddr>) {
         let before = self.count();
-        let failure = self.try_run().await.err().map(|error| chain(&error));
+        let failure = self.try_run(peers).await.err().map(|error| chain(&error));
         if let Some(reason) = &failure {
             warn!(reason, "connections made before the skew are not cut");
         } else {
@@ -135,8 +137,8 @@ impl Cutter {
         self.failure.store(failure.map(Arc::new));
     }
 
-    async fn try_run(self: &Arc<Self>) -> Result<(), CutError> {
-        let mut doomed = self.blocking(|cutter| Ok(Doomed::new(&cutter.connections()?))).await?;
+    async fn try_run(self: &Arc<Self>, peers: Vec<IpAddr>) -> Result<(), CutError> {
+        let mut doomed = self.blocking(move |cutter| Ok(Doomed::new(&cutter.connections(&peers)?))).await?;
         let mut rounds = interval(ROUND);
         // Rounds that were missed are not made up for.
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -179,7 +181,7 @@ impl Cutter {
     }
 
     /// Connections to the API server that are to be cut.
-    fn connections(&self) -> Result<Vec<TcpSocket>, CutError> {
+    fn connections(&self, peers: &[IpAddr]) -> Result<Vec<TcpSocket>, CutError> {
         let (diag, port) = (Diag::open()?, self.rules.secure_port);
         let sockets = Sockets {
             listeners: diag.list(Which::Listening(port))?,
@@ -188,7 +190,7 @@ impl Cutter {
         };
         // Read last: whatever is this process's own among them has its descriptor by now.
         let own = own_sockets().map_err(|source| CutError::new("list its own sockets", source))?;
-        Ok(self.rules.to_cut(sockets, &own))
+        Ok(self.rules.to_cut(sockets, &own, peers))
     }
 
     async fn blocking<T: Send + 'static>(

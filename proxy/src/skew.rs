@@ -1,6 +1,6 @@
 //! Switches steering on and off with what the API servers serve.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::cut::Cutter;
 use crate::discovery::Snapshot;
 use crate::dismissal::Dismissal;
 use crate::steering::{Steering, SteeringError};
-use crate::upstream::Upstream;
+use crate::upstream::{Role, Upstream};
 use crate::vitals::Vitals;
 
 /// Pause before a switch that failed is tried again.
@@ -50,6 +50,8 @@ pub struct SkewFollower {
     pub dismissal: Arc<Dismissal>,
     /// Moves clients, to the proxy or back.
     pub at_work: Option<AbortOnDropHandle<()>>,
+    /// Peers whose proxies' requests pass by source port.
+    pub lane_peers: Vec<IpAddr>,
     /// When the local API server was last seen to fail.
     pub local_failed: Option<Instant>,
 }
@@ -79,6 +81,7 @@ impl SkewFollower {
     /// Brings the kernel in line with the snapshot. The slots are taken only when there is something to steer for: a
     /// process that is being replaced serves until this one can.
     fn follow(&mut self) -> Result<(), SteeringError> {
+        self.note_peers()?;
         let aim = self.wanted();
         if aim.steers != self.aim.steers {
             self.switch(aim.steers)?;
@@ -86,6 +89,17 @@ impl SkewFollower {
         if aim != self.aim {
             self.aim = aim;
             self.move_clients();
+        }
+        Ok(())
+    }
+
+    fn note_peers(&mut self) -> Result<(), SteeringError> {
+        let snapshot = self.snapshot.load();
+        let peers = snapshot.upstreams().iter().filter(|upstream| upstream.role == Role::Peer);
+        let peers: Vec<_> = peers.map(|peer| peer.address.ip()).collect();
+        if peers != self.lane_peers {
+            self.steering.set_lane_peers(&peers)?;
+            self.lane_peers = peers;
         }
         Ok(())
     }
@@ -108,7 +122,9 @@ impl SkewFollower {
         let Some(cutter) = &self.cutter else { return };
         // Whoever was on the way in the other direction is not any more.
         self.at_work = match self.aim {
-            Aim { steers: true, is_skewed: true } => Some(tokio::spawn(Arc::clone(cutter).run())),
+            Aim { steers: true, is_skewed: true } => {
+                Some(tokio::spawn(Arc::clone(cutter).run(self.lane_peers.clone())))
+            }
             // An API server that fails lets go of its clients itself.
             Aim { steers: true, is_skewed: false } => None,
             Aim { steers: false, .. } => {

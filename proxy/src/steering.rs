@@ -12,6 +12,7 @@ mod error;
 mod heartbeat;
 mod kernel;
 mod kernel_log;
+mod lane;
 mod maps;
 mod page;
 mod pins;
@@ -35,13 +36,14 @@ pub use counters::{PeerCounters, PeerSlot};
 pub use error::SteeringError;
 pub use heartbeat::{Heartbeat, Pause};
 pub use kernel::object;
+pub use lane::LanePorts;
 pub use probe::{foreign_programs, probe};
 pub use state::{Attachment, PeerOps, SteeringState, WorkerState};
 pub use uninstall::uninstall;
 
 use crate::causes::chain;
 use heartbeat::Heartbeats;
-use maps::SteerMaps;
+use maps::{Parameters, SteerMaps};
 use pins::{PinDir, STEER_LINK};
 
 /// What steering needs to know.
@@ -59,6 +61,8 @@ pub struct SteeringOptions {
     pub stale_after: Duration,
     /// Clients whose connections are steered.
     pub canary: Canary,
+    /// Source ports by which requests of peers' proxies are known; none if they are steered like any other.
+    pub lane: Option<LanePorts>,
     /// Workers that will register listeners, at most [`MAX_WORKERS`].
     pub workers: usize,
 }
@@ -84,7 +88,7 @@ enum Side {
 #[derive(Debug)]
 struct Kernel {
     dir: PinDir,
-    stale_after: Duration,
+    parameters: Parameters,
     peer_ops: PeerOps,
     maps: Mutex<SteerMaps>,
     /// Slot and cookie of every listener that this process registered.
@@ -116,13 +120,18 @@ impl Steering {
         kernel_log::follow(&mut loaded.ebpf);
         let heartbeats = Heartbeats::from_maps(&mut loaded.ebpf, options.stale_after)?;
         let mut maps = SteerMaps::take(&mut loaded.ebpf)?;
-        maps.prepare(options.secure_port, options.local_source_ip, options.stale_after)?;
+        let parameters = Parameters {
+            stale_after: options.stale_after,
+            canary: options.canary.clone(),
+            lane: options.lane,
+        };
+        maps.prepare(options.secure_port, options.local_source_ip, &parameters)?;
         let counters = PeerCounters::from_maps(&mut loaded.ebpf, &dir)?;
         kernel::attach_steering(&mut loaded, &dir)?;
         let peer_ops = kernel::attach_peer_ops(loaded, &dir, options.cgroup.as_deref());
         let side = Side::Kernel(Box::new(Kernel {
             dir,
-            stale_after: options.stale_after,
+            parameters,
             peer_ops,
             maps: Mutex::new(maps),
             own: Mutex::default(),
@@ -160,7 +169,7 @@ impl Steering {
         }
         // Noted first, so that a release clears whatever a failure below left behind.
         lock(&kernel.own).clone_from(&own);
-        lock(&kernel.maps).register(listeners, kernel.stale_after, &self.canary)?;
+        lock(&kernel.maps).register(listeners, &kernel.parameters)?;
         self.heartbeats.own(&own);
         Ok(())
     }
@@ -173,6 +182,18 @@ impl Steering {
     pub fn set_steering(&self, on: bool) -> Result<(), SteeringError> {
         match &self.side {
             Side::Kernel(kernel) => lock(&kernel.maps).set_steering(on),
+            Side::Off { .. } => Ok(()),
+        }
+    }
+
+    /// Has requests of these peers' proxies, known by source port, go straight to the API server.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the map cannot be written.
+    pub fn set_lane_peers(&self, peers: &[IpAddr]) -> Result<(), SteeringError> {
+        match &self.side {
+            Side::Kernel(kernel) => lock(&kernel.maps).set_lane_peers(peers),
             Side::Off { .. } => Ok(()),
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ebpf_support::{EXEMPT_SOURCE, SECURE_PORT, listen, loopback};
 use mvproxy::cut::{Cutter, Rules};
-use mvproxy::steering::Canary;
+use mvproxy::steering::{Canary, LanePorts};
 use mvproxy_tests::netns::Netns;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -57,12 +57,12 @@ fn serve() {
 }
 
 /// Connects and tells when a connection ends.
-fn be_client(from: IpAddr, count: usize) {
-    let target = if from.is_loopback() { loopback() } else { (NODE, SECURE_PORT).into() };
+fn be_client(from: SocketAddr, count: usize) {
+    let target = if from.ip().is_loopback() { loopback() } else { (NODE, SECURE_PORT).into() };
     let mut threads = Vec::new();
     for number in 0..count {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&SockAddr::from(SocketAddr::new(from, 0))).expect("the source exists here");
+        socket.bind(&SockAddr::from(from)).expect("the source exists here");
         socket.connect(&target.into()).expect("the server listens");
         let mut stream = TcpStream::from(socket);
         stream.read_exact(&mut [0; 5]).expect("the server says hello");
@@ -120,7 +120,7 @@ impl Process {
     }
 
     fn clients(from: Ipv4Addr, count: usize, cgroup: Option<&Path>) -> Self {
-        Self::start(&format!("{from}-{count}"), cgroup, "connected")
+        Self::start(&format!("{from}:0-{count}"), cgroup, "connected")
     }
 
     /// When its connections ended, so far.
@@ -167,7 +167,12 @@ impl Drop for Cgroup {
 }
 
 fn rules() -> Rules {
-    Rules { secure_port: SECURE_PORT, own_source: EXEMPT_SOURCE.into(), canary: Canary::default() }
+    Rules {
+        secure_port: SECURE_PORT,
+        own_source: EXEMPT_SOURCE.into(),
+        canary: Canary::default(),
+        lane: Some(LanePorts::DEFAULT),
+    }
 }
 
 fn cutter(rules: Rules, per_second: u32) -> Arc<Cutter> {
@@ -178,7 +183,7 @@ fn cutter(rules: Rules, per_second: u32) -> Arc<Cutter> {
 fn cut(rules: Rules) -> u64 {
     let cutter = cutter(rules, 1000);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(Arc::clone(&cutter).run());
+    runtime.block_on(Arc::clone(&cutter).run(vec![CLIENT.into()]));
     assert_eq!(cutter.failure(), None);
     cutter.count()
 }
@@ -202,20 +207,27 @@ fn clients_on_and_off_the_node_are_cut_and_nobody_else() {
         let on_node = Process::clients(Ipv4Addr::LOCALHOST, 2, None);
         let by_address = Process::clients(NODE, 1, None);
         let own_source = Process::clients(EXEMPT_SOURCE, 1, None);
+        let peer = format!("{CLIENT}:{}-1", LanePorts::DEFAULT.last);
+        let peer = host.run(|| Process::start(&peer, None, "connected"));
+        let no_peer = format!("{NODE}:{}-1", LanePorts::DEFAULT.last);
+        let no_peer = Process::start(&no_peer, None, "connected");
         let beside_the_server = Process::clients(Ipv4Addr::LOCALHOST, 1, Some(&cgroup.0));
         // This process stands for the proxy.
         let mut own = TcpStream::connect(loopback()).unwrap();
         own.read_exact(&mut [0; 5]).unwrap();
 
-        assert_eq!(cut(rules()), 6);
-        for (clients, count) in [(&elsewhere, 3), (&on_node, 2), (&by_address, 1)] {
+        assert_eq!(cut(rules()), 7);
+        for (clients, count) in [(&elsewhere, 3), (&on_node, 2), (&by_address, 1), (&no_peer, 1)] {
             for (_, end) in clients.wait_for_ends(count) {
                 assert!(end.ends_with("Err(ConnectionReset)"), "{end}");
             }
         }
-        for (who, spared) in
-            [("own source", &own_source), ("API server's cgroup", &beside_the_server), ("API server", server)]
-        {
+        for (who, spared) in [
+            ("own source", &own_source),
+            ("a peer's proxy", &peer),
+            ("API server's cgroup", &beside_the_server),
+            ("API server", server),
+        ] {
             assert_eq!(spared.ends(), [], "{who}");
         }
         own.set_nonblocking(true).unwrap();
@@ -259,7 +271,7 @@ fn no_more_are_cut_each_second_than_allowed_and_in_no_order() {
         let cutter = cutter(rules(), u32::try_from(PER_SECOND).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let begun = Instant::now();
-        runtime.block_on(Arc::clone(&cutter).run());
+        runtime.block_on(Arc::clone(&cutter).run(Vec::new()));
         assert_eq!(cutter.count(), CLIENTS as u64);
         let ends = clients.wait_for_ends(CLIENTS);
         // A tenth of a second's worth at most comes at once.

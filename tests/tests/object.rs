@@ -60,6 +60,7 @@ fn map_sizes_are_those_of_the_shared_types() {
         ("STEER_STATS", layout::<u32, SteerStats>(1)),
         ("EXEMPT", layout::<SourceKey, u32>(MAX_STEER_RULES)),
         ("STEER_SOURCES", (4 + size_of::<SourceKey>(), size_of::<u32>(), MAX_STEER_SOURCES)),
+        ("LANE_PEERS", layout::<SourceKey, u32>(MAX_PEERS)),
         ("PEER_SLOTS", layout::<PeerKey, u32>(MAX_PEERS)),
         ("PEER_L4", layout::<PeerKey, PeerL4>(MAX_PEERS)),
         ("PEER_L7", layout::<u32, PeerL7>(PEER_L7_SHARDS)),

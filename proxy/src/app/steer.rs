@@ -21,6 +21,7 @@ pub(super) fn cutter(config: &Config) -> Option<Arc<Cutter>> {
         secure_port: config.secure_port,
         own_source: config.local_source_ip,
         canary: config.canary.clone(),
+        lane: config.peer_lane_ports,
     };
     Some(Arc::new(Cutter::new(rules, per_second)))
 }
@@ -43,6 +44,7 @@ pub(super) fn open(config: &Config) -> Result<Steering, AppError> {
         local_source_ip: config.local_source_ip,
         cgroup: config.cgroup.clone(),
         stale_after: STALE_AFTER,
+        lane: config.peer_lane_ports,
         canary: config.canary.clone(),
         workers: config.workers.get(),
     };

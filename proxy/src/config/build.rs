@@ -18,7 +18,7 @@ use super::tls_values;
 use super::values::{self, Reading};
 use super::{Config, CredentialFiles, RequestHeaderNames, ServingTls, SteeringMode};
 use crate::limits::TimeLimits;
-use crate::steering::Canary;
+use crate::steering::{Canary, LanePorts};
 
 /// Builds the configuration; what is wrong gets its default, what is missing an empty file name.
 pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Config {
@@ -45,6 +45,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         request_header: read.request_header_names(),
         peers: read.many("peers", values::peer).unwrap_or_default(),
         peer_allowed_cidrs: read.many("peer-allowed-cidrs", values::network).unwrap_or_default(),
+        peer_lane_ports: read.one("peer-lane-ports", values::lane_ports).unwrap_or(Some(LanePorts::DEFAULT)),
         peer_stale_after: read.one("peer-stale-after", values::staleness).unwrap_or(PEER_STALE_AFTER),
         state_dir: read.state_dir(),
         peer_advertise_ip: read.one("peer-advertise-ip", values::dialled_ip),

@@ -207,6 +207,12 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("discovery-interval", "DURATION", PEERS)
     },
     FlagSpec {
+        help: "Source ports from which peers are dialled; their kernels pass such connections on to their API servers, past \
+               the proxy. The same on every node, and not among net.ipv4.ip_local_port_range; off for neither \
+               [default: 64000-64255]",
+        ..one("peer-lane-ports", "FIRST-LAST", PEERS)
+    },
+    FlagSpec {
         help: "Time for which what a peer served is believed while it cannot be asked [default: 10m]",
         ..one("peer-stale-after", "DURATION", PEERS)
     },

@@ -66,6 +66,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.state_dir.as_deref(), Some(Path::new("/var/lib/mvproxy")));
     assert_eq!((config.steering, config.log_format), (SteeringMode::Auto, LogFormat::Text));
     assert!(config.canary.is_everyone());
+    assert_eq!(config.peer_lane_ports, Some(LanePorts::DEFAULT));
     assert_eq!(config.bpffs_dir, Path::new("/sys/fs/bpf/mvproxy"));
     assert!((1..=4).contains(&config.workers.get()));
     assert!(config.mixed_version && config.request_header.allowed_names.is_empty());
@@ -96,6 +97,7 @@ fn every_flag_reaches_its_field() {
         "--steer-sources=10.0.0.0/8,::1",
         "--steer-percent=5",
         "--cut-rate=7",
+        "--peer-lane-ports=63000-63001",
         "--bpffs-dir=/b",
         "--cgroup=/c",
         "--admin-address=127.0.0.1:2",
@@ -127,8 +129,8 @@ fn every_flag_reaches_its_field() {
         (config.bpffs_dir.as_path(), config.cgroup.as_deref()),
         (Path::new("/b"), Some(Path::new("/c")))
     );
+    assert_eq!(config.peer_lane_ports, Some(LanePorts { first: 63000, last: 63001 }));
     assert_eq!(config.cut_rate.map(NonZeroU32::get), Some(7));
-    assert_eq!(complete(&["--cut-rate=0"]).unwrap().cut_rate, None);
     assert_eq!((config.discovery_interval.as_secs(), config.workers.get()), (90, 3));
     assert_eq!((config.mixed_version, config.verbosity), (false, 4));
     assert_eq!(config.files.tls_private_key, Path::new("/pki/apiserver.key"));
@@ -288,6 +290,16 @@ fn a_canary_needs_steering_and_sane_numbers() {
     let mistakes = complete(&[&format!("--steer-sources={}", many.join(","))]).unwrap_err();
     assert!(mistakes[0].contains("1024 networks"), "{mistakes:?}");
     complete(&["--steering=off", "--steer-percent=100"]).unwrap();
+}
+
+#[test]
+fn cutting_and_the_lane_can_be_switched_off() {
+    assert_eq!(complete(&["--cut-rate=0"]).unwrap().cut_rate, None);
+    assert_eq!(complete(&["--peer-lane-ports=off"]).unwrap().peer_lane_ports, None);
+    for wrong in ["64000", "64001-64000", "1023-1024", "1-65536", "a-b"] {
+        let mistakes = complete(&[&format!("--peer-lane-ports={wrong}")]).unwrap_err();
+        assert!(mistakes[0].contains("is not a range of ports"), "{mistakes:?}");
+    }
 }
 
 #[test]

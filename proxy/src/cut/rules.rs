@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::diag::TcpSocket;
-use crate::steering::Canary;
+use crate::steering::{Canary, LanePorts};
 
 /// What the choice depends on.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Rules {
     pub own_source: IpAddr,
     /// Whose connections are steered: others would only come back where they were.
     pub canary: Canary,
+    /// Source ports of peers' proxies, whose requests belong with the API server.
+    pub lane: Option<LanePorts>,
 }
 
 /// The sockets of a network namespace, as far as they have to do with the API server's port.
@@ -31,7 +33,7 @@ pub(super) struct Sockets {
 impl Rules {
     /// Servers' ends of connections that go straight to the API server and are none of its own or of this process (`own` has
     /// the inodes of its sockets).
-    pub(super) fn to_cut(&self, sockets: Sockets, own: &HashSet<u32>) -> Vec<TcpSocket> {
+    pub(super) fn to_cut(&self, sockets: Sockets, own: &HashSet<u32>, peers: &[IpAddr]) -> Vec<TcpSocket> {
         // Accepted sockets belong to the cgroup of their listener: this is how those of a proxy that is being replaced
         // are told from the API server's.
         let servers: HashSet<_> = sockets.listeners.iter().map(|listener| listener.cgroup).collect();
@@ -39,6 +41,8 @@ impl Rules {
             sockets.clients.iter().map(|client| ((client.local(), client.remote()), client)).collect();
         let is_cut = |server: &TcpSocket| {
             let source = server.remote().ip();
+            let is_on_lane = peers.contains(&source)
+                && self.lane.is_some_and(|ports| ports.contains(server.remote().port()));
             let is_taken_and_not_own = server.inode != 0 && !own.contains(&server.inode);
             // Unknown for clients elsewhere. The API server's connections to itself come from its own cgroup.
             let client = clients.get(&(server.remote(), server.local()));
@@ -47,6 +51,7 @@ impl Rules {
             is_taken_and_not_own
                 && servers.contains(&server.cgroup)
                 && source != self.own_source
+                && !is_on_lane
                 && self.canary.chooses(source)
                 && !is_own
         };
