@@ -12,12 +12,15 @@ mod user;
 pub use peer::{
     LATENCY_BOUNDS_NS, PeerKey, PeerL4, PeerL7, SHARD_FREE, SHARD_IN_USE, shard_index, slot_of_shard,
 };
-pub use steer::{Heartbeat, MODE_PASS, MODE_STEER, SourceKey, SteerConfig, SteerMode, SteerStats, v4_mapped};
+pub use steer::{
+    Heartbeat, MODE_PASS, MODE_STEER, SOURCES_ALL, SOURCES_LISTED, SourceKey, SteerConfig, SteerMode,
+    SteerStats, spread, v4_mapped,
+};
 #[cfg(feature = "user")]
 pub use user::{HeartbeatCells, PeerL7Cells, SharedCells};
 
 /// Version of all layouts in this crate, kept in `STEER_CONFIG`.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 3;
 
 /// Workers that can be steered to; also the number of shards per peer.
 pub const MAX_WORKERS: u32 = 16;
@@ -33,3 +36,6 @@ pub const PEER_L7_SHARDS: u32 = (MAX_PEERS + 1) * MAX_WORKERS;
 
 /// Ports and exempt sources that the steering tables can hold.
 pub const MAX_STEER_RULES: u32 = 16;
+
+/// Networks that `STEER_SOURCES` can hold.
+pub const MAX_STEER_SOURCES: u32 = 1024;

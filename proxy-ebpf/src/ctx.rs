@@ -94,7 +94,7 @@ impl Lookup {
         }
     }
 
-    /// Source port in network order; only good for hashing.
+    /// Source port in network order.
     #[inline(always)]
     pub fn source_port_be(&self) -> u16 {
         // SAFETY: as above; a two-byte load is allowed for this field.

@@ -2,11 +2,11 @@
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SOCKMAP;
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use mvproxy_common::{
-    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4, PeerL7, SourceKey,
-    SteerConfig, SteerMode, SteerStats,
+    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4,
+    PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -41,6 +41,14 @@ pub static STEER_STATS: PerCpuArray<SteerStats, 1> = PerCpuArray::new();
 /// Source addresses that are never steered: the proxy's way to the API server.
 #[btf_map]
 pub static EXEMPT: HashMap<SourceKey, u32, RULES> = HashMap::new();
+
+/// Networks of clients that are steered (1) or not (0), where not all are; the longest match counts.
+#[btf_map]
+pub static STEER_SOURCES: LpmTrie<SourceKey, u32, { MAX_STEER_SOURCES as usize }> = LpmTrie::new();
+
+/// Addresses of peers: what comes from them by a port of the lane was steered once already.
+#[btf_map]
+pub static LANE_PEERS: HashMap<SourceKey, u32, PEERS> = HashMap::new();
 
 /// Which peers are counted, and their slot in `PEER_L7`.
 #[btf_map]

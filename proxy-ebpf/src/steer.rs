@@ -1,10 +1,14 @@
 //! Decides which worker's listener gets a new connection; in doubt none, which means the API server.
 
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_log_ebpf::warn;
-use mvproxy_common::{ABI_VERSION, MAX_WORKERS, MODE_STEER, SteerConfig, SteerStats};
+use mvproxy_common::{ABI_VERSION, MAX_WORKERS, MODE_STEER, SOURCES_ALL, SteerConfig, SteerStats, spread};
 
 use crate::ctx::{Address, Lookup, boot_ns};
-use crate::maps::{EXEMPT, HEARTBEATS, STEER_CONFIG, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_STATS};
+use crate::maps::{
+    EXEMPT, HEARTBEATS, LANE_PEERS, STEER_CONFIG, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_SOURCES,
+    STEER_STATS,
+};
 
 /// What became of a lookup; every variant is one counter of [`SteerStats`].
 enum Verdict {
@@ -12,6 +16,8 @@ enum Verdict {
     OtherPort,
     Exempt,
     ModePass,
+    Lane,
+    Canary,
     Stale,
     NoListener,
     Refused,
@@ -46,9 +52,38 @@ fn decide(lookup: &Lookup) -> Verdict {
         return Verdict::ModePass;
     }
     match STEER_CONFIG.get(0) {
-        Some(config) if config.abi_version == ABI_VERSION => pick_worker(lookup, source, config),
+        Some(config) if config.abi_version == ABI_VERSION => {
+            if is_on_lane(lookup, source, config) {
+                Verdict::Lane
+            } else if is_chosen(source, config) {
+                pick_worker(lookup, source, config)
+            } else {
+                Verdict::Canary
+            }
+        }
         _ => Verdict::OtherAbi,
     }
+}
+
+/// Whether this is a request that a peer's proxy sends to the API server: it must not be handled by a proxy twice.
+#[inline(always)]
+fn is_on_lane(lookup: &Lookup, source: Address, config: &SteerConfig) -> bool {
+    let port = u16::from_be(lookup.source_port_be());
+    // SAFETY: only whether the key exists is used, so nothing can change under a reference.
+    let is_peer = || unsafe { LANE_PEERS.get(source.source_key()).is_some() };
+    config.lane_first <= port && port <= config.lane_last && is_peer()
+}
+
+/// Whether clients at this address are steered at all. The port has no say: a client always gets the same answer.
+#[inline(always)]
+fn is_chosen(source: Address, config: &SteerConfig) -> bool {
+    if config.sources != SOURCES_ALL {
+        let key = Key::new(128, source.source_key());
+        if STEER_SOURCES.get(&key).is_none_or(|listed| *listed == 0) {
+            return false;
+        }
+    }
+    config.percent >= 100 || spread(0, source.words) % 100 < config.percent
 }
 
 /// Starts at a worker given by the client's address and takes the first that lives.
@@ -61,7 +96,7 @@ fn pick_worker(lookup: &Lookup, source: Address, config: &SteerConfig) -> Verdic
         workers: config.workers,
         stale_after_ns: config.stale_after_ns,
         now: boot_ns(),
-        next: hash(source, lookup.source_port_be()),
+        next: spread(u32::from(lookup.source_port_be()), source.words),
         turn: 0,
         miss: Verdict::NoListener,
     };
@@ -121,18 +156,6 @@ fn is_fresh(worker: u32, now: u64, stale_after_ns: u64) -> bool {
     })
 }
 
-/// Spreads clients over workers: the multiplicative hash of Knuth, folded so that low bits depend on all.
-#[inline(always)]
-fn hash(source: Address, port_be: u16) -> u32 {
-    const GOLDEN_RATIO: u32 = 0x9e37_79b1;
-    let mix = |hash: u32, word: u32| {
-        let hash = (hash ^ word).wrapping_mul(GOLDEN_RATIO);
-        hash ^ (hash >> 15)
-    };
-    let [a, b, c, d] = source.words;
-    mix(mix(mix(mix(u32::from(port_be), a), b), c), d)
-}
-
 #[inline(always)]
 fn account(stats: &mut SteerStats, verdict: &Verdict, lookup: &Lookup) {
     match verdict {
@@ -143,6 +166,8 @@ fn account(stats: &mut SteerStats, verdict: &Verdict, lookup: &Lookup) {
         Verdict::OtherPort => stats.other_port += 1,
         Verdict::Exempt => stats.exempt += 1,
         Verdict::ModePass => stats.mode_pass += 1,
+        Verdict::Lane => stats.lane += 1,
+        Verdict::Canary => stats.canary += 1,
         Verdict::NoListener => stats.no_listener += 1,
         Verdict::Stale => {
             stats.stale += 1;

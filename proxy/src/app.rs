@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -19,13 +18,13 @@ use crate::account::Accounts;
 use crate::admin::Admin;
 use crate::asker::Asker;
 use crate::authentication;
-use crate::causes::chain;
 use crate::config::{Config, SteeringMode};
 use crate::credentials::Credentials;
 use crate::discovery::Snapshot;
 use crate::discovery::fetch::Fetcher;
 use crate::discovery::openapi::merger::Merger;
 use crate::discovery::sync::{self, SyncOptions};
+use crate::dismissal::Dismissal;
 use crate::explain::Explainer;
 use crate::forward::{Budget, Dialer, Pool};
 use crate::identity::IdentityHeaders;
@@ -35,18 +34,16 @@ use crate::prober::Prober;
 use crate::readiness::Readiness;
 use crate::reload::Reloader;
 use crate::serve::{Shared, Worker};
-use crate::skew::SkewFollower;
-use crate::steering::{Attachment, Steering, SteeringOptions};
+use crate::skew::{Aim, SkewFollower};
+use crate::steering::{Attachment, Steering};
 use crate::upstream::{Role, Upstream};
 use crate::worker;
 
 mod error;
 mod followed;
+mod steer;
 
 pub use error::AppError;
-
-/// A worker that has not served for this long is passed over by the kernel.
-const STALE_AFTER: Duration = Duration::from_secs(1);
 
 /// A proxy that listens and has everything it needs, but does not serve yet.
 #[derive(Debug)]
@@ -90,7 +87,7 @@ impl App {
             .map_err(|source| AppError::Admin { address: config.admin_address, source })?;
         admin.set_nonblocking(true)?;
 
-        let steering = Arc::new(open_steering(&config)?);
+        let steering = Arc::new(steer::open(&config)?);
         let slot = steering.counters().slot(config.local_apiserver);
         let local = Upstream { address: config.local_apiserver, role: Role::Local, slot };
 
@@ -99,7 +96,7 @@ impl App {
         } else {
             Snapshot::disabled(local)
         }));
-        let dialer = Dialer::new(tls, config.local_source_ip);
+        let dialer = Dialer::new(tls, config.local_source_ip).with_lane(config.peer_lane_ports);
         let changed = watch::Sender::new(());
         let names = IdentityHeaders::new(&config.request_header)?;
         let shared = Arc::new(share(&config, names, local, &reloader, &steering, snapshot, &changed));
@@ -240,7 +237,14 @@ impl App {
             steering: Arc::clone(&self.steering),
             snapshot: Arc::clone(&self.shared.snapshot),
             listeners,
-            steers: false,
+            aim: Aim::default(),
+            local: self.config.local_failover.then_some(self.shared.local),
+            vitals: Arc::clone(&self.shared.vitals),
+            cutter: self.shared.readiness.cutter.clone(),
+            dismissal: Arc::clone(&self.shared.dismissal),
+            at_work: None,
+            local_failed: None,
+            lane_peers: Vec::new(),
         });
         let switch = switch.map(|switch| tokio::spawn(switch.run(self.shared.changes.clone())));
         Ok(Background { tasks, switch, lease })
@@ -293,6 +297,7 @@ fn share(
 ) -> Shared {
     let workers = config.workers.get();
     let sources = Arc::new(Sources::new(config.max_connections_per_source));
+    let cutter = steer::cutter(config);
     Shared {
         tls: reloader.tls(),
         names,
@@ -302,6 +307,7 @@ fn share(
             freshness: Arc::default(),
             credentials: reloader.state(),
             sources: Arc::clone(&sources),
+            cutter: cutter.clone(),
             workers,
         })),
         readiness: Readiness {
@@ -309,6 +315,7 @@ fn share(
             snapshot: Arc::clone(&snapshot),
             credentials: reloader.state(),
             steering_is_wanted: config.mixed_version && config.steering != SteeringMode::Off,
+            cutter,
             workers,
         },
         snapshot,
@@ -322,34 +329,8 @@ fn share(
         refresh: Arc::default(),
         openapi: Arc::default(),
         changes: changed.subscribe(),
+        dismissal: Arc::new(Dismissal::new(config.secure_port)),
         drain: CancellationToken::new(),
-    }
-}
-
-fn open_steering(config: &Config) -> Result<Steering, AppError> {
-    let mode = match config.steering {
-        _ if !config.mixed_version => return Ok(Steering::off("switched off by feature gate")),
-        SteeringMode::Off => return Ok(Steering::off("--steering=off")),
-        SteeringMode::Auto => None,
-        SteeringMode::Always => Some("always"),
-        SteeringMode::OnSkew => Some("on-skew"),
-    };
-    let options = SteeringOptions {
-        bpffs_dir: config.bpffs_dir.clone(),
-        secure_port: config.secure_port,
-        local_source_ip: config.local_source_ip,
-        cgroup: config.cgroup.clone(),
-        stale_after: STALE_AFTER,
-        workers: config.workers.get(),
-    };
-    match (Steering::open(&options), mode) {
-        (Ok(steering), _) => Ok(steering),
-        (Err(source), Some(mode)) => Err(AppError::Steering { mode, source: Box::new(source) }),
-        (Err(source), None) => {
-            let reason = chain(&source);
-            warn!(reason, "running unsteered: clients reach the proxy on its own listener only");
-            Ok(Steering::off(reason))
-        }
     }
 }
 

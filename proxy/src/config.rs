@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use rustls::CipherSuite;
 
 use crate::limits::TimeLimits;
+use crate::steering::{Canary, LanePorts};
 
 pub use self::ask::{Ask, Output, Question};
 pub use self::error::ConfigError;
@@ -60,6 +61,8 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Networks in which a Lease alone may name a peer (`--peer-allowed-cidrs`).
     pub peer_allowed_cidrs: Vec<IpNet>,
+    /// Source ports from which peers are dialled, and by which their requests are known (`--peer-lane-ports`); `None` for any.
+    pub peer_lane_ports: Option<LanePorts>,
     /// How long what a silent peer served is believed (`--peer-stale-after`).
     pub peer_stale_after: Duration,
     /// Folder for what has to outlive the process; `None` for nowhere (`--state-dir`).
@@ -68,6 +71,11 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// When connections are steered (`--steering`).
     pub steering: SteeringMode,
+    /// Whose connections are steered (`--steer-sources`, `--steer-percent`).
+    pub canary: Canary,
+    /// Connections moved each second when steering begins or ends in mode `on-skew` (`--cut-rate`); `None` leaves them where
+    /// they are.
+    pub cut_rate: Option<NonZeroU32>,
     /// Folder of the pinned kernel objects (`--bpffs-dir`).
     pub bpffs_dir: PathBuf,
     /// cgroup2 folder whose sockets are counted; the proxy's own when absent (`--cgroup`).

@@ -23,6 +23,7 @@ pub mod choose;
 pub mod connect;
 pub mod course;
 pub mod headers;
+mod lane;
 pub mod pool;
 pub mod replay;
 pub mod request;

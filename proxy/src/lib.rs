@@ -27,11 +27,13 @@ pub mod forward;
 
 pub mod account;
 
+pub mod dismissal;
 pub mod limits;
 pub mod serve;
 pub mod worker;
 
 pub mod asker;
+pub mod cut;
 pub mod discovery;
 pub mod own_client;
 pub mod pause;

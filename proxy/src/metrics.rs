@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::classify::RequestInfo;
+use crate::cut::Cutter;
 use crate::discovery::{Freshness, Snapshot};
 use crate::error::RequestError;
 use crate::limits::Sources;
@@ -176,6 +177,8 @@ pub struct Live {
     pub credentials: Arc<ArcSwap<CredentialState>>,
     /// Open connections.
     pub sources: Arc<Sources>,
+    /// What cuts connections, if anything does.
+    pub cutter: Option<Arc<Cutter>>,
     /// Number of workers.
     pub workers: usize,
 }
@@ -186,6 +189,7 @@ impl Collector for Live {
         self.encode_freshness(&mut encoder)?;
         self.encode_credentials(&mut encoder)?;
         self.encode_load(&mut encoder)?;
+        self.encode_decisions(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
@@ -275,6 +279,23 @@ impl Live {
         Ok(())
     }
 
+    fn encode_decisions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if let Some(cutter) = &self.cutter {
+            let help = "Connections cut because they went straight to the API server when steering began";
+            let name = "mvproxy_connections_cut";
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(cutter.count()).encode(metric)?;
+        }
+        let Some(stats) = self.steering.stats() else { return Ok(()) };
+        let name = "mvproxy_steering_decisions";
+        let help = "New connections by what the kernel did with them; only those steered came to a proxy";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (decision, value) in stats.decisions() {
+            ConstCounter::new(value).encode(family.encode_family(&[("decision", decision)])?)?;
+        }
+        Ok(())
+    }
+
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.snapshot.load();
         gauge(
@@ -283,6 +304,8 @@ impl Live {
             "1 while the kernel steers connections here",
             self.steering.state().steering,
         )?;
+        let canary = !self.steering.canary().is_everyone();
+        gauge(encoder, "mvproxy_steering_canary", "1 while only chosen clients are steered", canary)?;
         gauge(
             encoder,
             "mvproxy_skewed",

@@ -9,6 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use http_body_util::{BodyExt as _, Limited};
 
+use crate::cut::Cutter;
 use crate::discovery::Snapshot;
 use crate::forward::ResponseBody;
 use crate::reload::CredentialState;
@@ -39,6 +40,8 @@ pub struct Readiness {
     pub credentials: Arc<ArcSwap<CredentialState>>,
     /// Whether the configuration asks for steering.
     pub steering_is_wanted: bool,
+    /// What cuts connections, if anything does.
+    pub cutter: Option<Arc<Cutter>>,
     /// Number of workers.
     pub workers: usize,
 }
@@ -58,6 +61,10 @@ impl Readiness {
         let outcome = if self.is_ready() { "ok" } else { "failed: discovery is not synced" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{verdict}{CHECK} {outcome}");
+        let canary = self.steering.canary();
+        if audience == Audience::Operator && !canary.is_everyone() {
+            let _ = writeln!(lines, "[+]{CHECK}-canary ok: only {canary} are steered");
+        }
         for (check, why) in self.excluded() {
             let why = if audience == Audience::Operator { &why } else { "reason withheld" };
             let _ = writeln!(lines, "[+]{CHECK}-{check} excluded: {why}");
@@ -79,6 +86,9 @@ impl Readiness {
                     excluded.push(("steering", format!("runs unsteered: {reason}")));
                 }
             }
+        }
+        if let Some(failure) = self.cutter.as_ref().and_then(|cutter| cutter.failure()) {
+            excluded.push(("cut", format!("connected clients are not steered: {failure}")));
         }
         let mut reasons: Vec<_> = self.steering.workers(self.workers);
         reasons.retain(|state| *state != WorkerState::Serves);

@@ -1,7 +1,7 @@
 //! Serves: accept → tls → identity → classify → route → forward → account.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::discovery::openapi::OpenApi;
 use crate::discovery::openapi::merger::OpenApiV2;
 use crate::discovery::refresh::Refresh;
 use crate::discovery::{Snapshot, accept};
+use crate::dismissal::Dismissal;
 use crate::error::RequestError;
 use crate::forward::connect::MAX_HEADERS;
 use crate::forward::headers::{PEER_PROXIED, remove_hop_by_hop};
@@ -87,6 +88,8 @@ pub struct Shared {
     pub openapi: Arc<OpenApiV2>,
     /// Tells that the snapshot was replaced.
     pub changes: Receiver<()>,
+    /// Tells steered clients to leave when nothing is steered any more.
+    pub dismissal: Arc<Dismissal>,
     /// Cancelled when the process drains.
     pub drain: CancellationToken,
 }
@@ -143,7 +146,7 @@ const CLIENT_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::fr
 
 /// Serves one connection to its end.
 pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
-    let address = accepted.client;
+    let (address, dialled) = (accepted.client, accepted.dialled);
     let shared = Arc::clone(&worker.shared);
     let Some(place) = shared.sources.enter(accepted.source()) else {
         debug!(client = %address, "connection closed: its source has too many");
@@ -152,7 +155,9 @@ pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
     };
     let tls = shared.tls.load_full();
     match handshake(accepted, &tls, shared.time_limits.handshake).await {
-        Ok(Handshake::Terminated(session)) => serve_session(worker, *session, address.ip(), place).await,
+        Ok(Handshake::Terminated(session)) => {
+            serve_session(worker, *session, (address.ip(), dialled), place).await;
+        }
         Ok(Handshake::Splice { io, head, reason }) => {
             debug!(client = %address, ?reason, "connection passed on untouched");
             forward::splice::splice(worker.pool.dialer(), &shared.local, io, &head).await;
@@ -167,12 +172,22 @@ pub async fn serve_connection(worker: Arc<Worker>, accepted: Accepted) {
     }
 }
 
-async fn serve_session(worker: Arc<Worker>, session: Session, address: IpAddr, place: SourceGuard) {
+async fn serve_session(
+    worker: Arc<Worker>,
+    session: Session,
+    (address, dialled): (IpAddr, SocketAddr),
+    place: SourceGuard,
+) {
     let shared = Arc::clone(&worker.shared);
     let certificate = Judged::new(session.certificates);
     let client = Arc::new(Client { worker, address, certificate, place: Arc::new(place) });
     let activity = Activity::new(shared.time_limits);
-    let life = Life { drain: &shared.drain, activity: &activity, metrics: &shared.metrics };
+    let life = Life {
+        drain: &shared.drain,
+        dismissed: shared.dismissal.of(dialled),
+        activity: &activity,
+        metrics: &shared.metrics,
+    };
     let service = service_fn(|request| {
         let (client, open) = (Arc::clone(&client), activity.open_request());
         async move {

@@ -1,22 +1,31 @@
 //! Switches steering on and off with what the API servers serve.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use crate::causes::chain;
 use crate::config::SteeringMode;
+use crate::cut::Cutter;
 use crate::discovery::Snapshot;
+use crate::dismissal::Dismissal;
 use crate::steering::{Steering, SteeringError};
+use crate::upstream::{Role, Upstream};
+use crate::vitals::Vitals;
 
 /// Pause before a switch that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often the local API server's condition is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Time for which steering goes on after the local API server failed last: one that starts may fail again.
+const RECOVERY: Duration = Duration::from_secs(5);
 
 /// Takes the kernel's slots and switches its mode word; an operator may do the latter too.
 #[derive(Debug)]
@@ -29,8 +38,22 @@ pub struct SkewFollower {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The workers' listeners, in their order; empty once they are in the slots.
     pub listeners: Vec<TcpListener>,
-    /// Whether the mode word says so.
-    pub steers: bool,
+    /// What was done last.
+    pub aim: Aim,
+    /// This node's API server, if peers answer while it cannot (`--local-failover`).
+    pub local: Option<Upstream>,
+    /// How every API server does.
+    pub vitals: Arc<Vitals>,
+    /// What cuts connections made before the skew, and says how many clients may be moved each second.
+    pub cutter: Option<Arc<Cutter>>,
+    /// What tells steered clients to leave.
+    pub dismissal: Arc<Dismissal>,
+    /// Moves clients, to the proxy or back.
+    pub at_work: Option<AbortOnDropHandle<()>>,
+    /// Peers whose proxies' requests pass by source port.
+    pub lane_peers: Vec<IpAddr>,
+    /// When the local API server was last seen to fail.
+    pub local_failed: Option<Instant>,
 }
 
 impl SkewFollower {
@@ -38,6 +61,9 @@ impl SkewFollower {
     pub async fn run(mut self, mut changes: watch::Receiver<()>) {
         loop {
             let alive = match self.follow() {
+                Ok(()) if self.follows_local() => {
+                    timeout(LOOK, changes.changed()).await.map_or(true, |changed| changed.is_ok())
+                }
                 Ok(()) => changes.changed().await.is_ok(),
                 Err(source) => {
                     error!(error = chain(&source), "steering not switched");
@@ -55,29 +81,92 @@ impl SkewFollower {
     /// Brings the kernel in line with the snapshot. The slots are taken only when there is something to steer for: a
     /// process that is being replaced serves until this one can.
     fn follow(&mut self) -> Result<(), SteeringError> {
-        let wanted = self.is_wanted();
-        if wanted == self.steers {
-            return Ok(());
+        self.note_peers()?;
+        let aim = self.wanted();
+        if aim.steers != self.aim.steers {
+            self.switch(aim.steers)?;
         }
-        if wanted && !self.listeners.is_empty() {
+        if aim != self.aim {
+            self.aim = aim;
+            self.move_clients();
+        }
+        Ok(())
+    }
+
+    fn note_peers(&mut self) -> Result<(), SteeringError> {
+        let snapshot = self.snapshot.load();
+        let peers = snapshot.upstreams().iter().filter(|upstream| upstream.role == Role::Peer);
+        let peers: Vec<_> = peers.map(|peer| peer.address.ip()).collect();
+        if peers != self.lane_peers {
+            self.steering.set_lane_peers(&peers)?;
+            self.lane_peers = peers;
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, steers: bool) -> Result<(), SteeringError> {
+        if steers && !self.listeners.is_empty() {
             let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
             self.steering.register(&sockets)?;
             drop(sockets);
             // A worker that ends must leave its slot empty.
             self.listeners.clear();
         }
-        self.steering.set_steering(wanted)?;
-        self.steers = wanted;
-        info!(steers = wanted, "steering");
+        self.steering.set_steering(steers)?;
+        info!(steers, "steering");
         Ok(())
     }
 
-    fn is_wanted(&self) -> bool {
-        let snapshot = self.snapshot.load();
-        match self.mode {
-            SteeringMode::Auto | SteeringMode::Always => snapshot.is_synced(),
-            SteeringMode::OnSkew => snapshot.is_synced() && snapshot.is_skewed(),
-            SteeringMode::Off => false,
+    /// Has clients that are connected already follow, in mode `on-skew`.
+    fn move_clients(&mut self) {
+        let Some(cutter) = &self.cutter else { return };
+        // Whoever was on the way in the other direction is not any more.
+        self.at_work = match self.aim {
+            Aim { steers: true, is_skewed: true } => {
+                Some(tokio::spawn(Arc::clone(cutter).run(self.lane_peers.clone())))
+            }
+            // An API server that fails lets go of its clients itself.
+            Aim { steers: true, is_skewed: false } => None,
+            Aim { steers: false, .. } => {
+                let (dismissal, per_second) = (Arc::clone(&self.dismissal), cutter.per_second());
+                Some(tokio::spawn(async move { dismissal.all(per_second).await }))
+            }
         }
+        .map(AbortOnDropHandle::new);
     }
+
+    /// Whether the local API server's condition has a say.
+    fn follows_local(&self) -> bool {
+        self.mode == SteeringMode::OnSkew && self.local.is_some()
+    }
+
+    /// Whether a peer has to stand in for the local API server, or had to a moment ago.
+    fn local_fails(&mut self, peers: usize) -> bool {
+        let Some(local) = self.local.filter(|_| peers > 0) else { return false };
+        if !self.vitals.is_healthy(&local) {
+            self.local_failed = Some(Instant::now());
+        }
+        self.local_failed.is_some_and(|failed| failed.elapsed() < RECOVERY)
+    }
+
+    fn wanted(&mut self) -> Aim {
+        let snapshot = self.snapshot.load_full();
+        let is_skewed = snapshot.is_skewed();
+        let steers = snapshot.is_synced()
+            && match self.mode {
+                SteeringMode::Auto | SteeringMode::Always => true,
+                SteeringMode::OnSkew => is_skewed || self.local_fails(snapshot.peers()),
+                SteeringMode::Off => false,
+            };
+        Aim { steers, is_skewed }
+    }
+}
+
+/// What is to be done about steering.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aim {
+    /// Whether new connections are steered.
+    steers: bool,
+    /// Whether some peer serves what the local server does not.
+    is_skewed: bool,
 }

@@ -5,12 +5,14 @@
 //! heartbeat is fresh. Invariant: whenever the proxy is gone, hung or switched off, the program chooses
 //! nobody and the kernel goes on to kube-apiserver as if nothing were installed.
 
+mod canary;
 mod cgroup;
 mod counters;
 mod error;
 mod heartbeat;
 mod kernel;
 mod kernel_log;
+mod lane;
 mod maps;
 mod page;
 mod pins;
@@ -28,18 +30,20 @@ use std::time::Duration;
 use mvproxy_common::{MAX_WORKERS, PeerL4, SteerStats};
 use socket2::SockRef;
 
+pub use canary::Canary;
 pub use cgroup::own_cgroup2;
 pub use counters::{PeerCounters, PeerSlot};
 pub use error::SteeringError;
 pub use heartbeat::{Heartbeat, Pause};
 pub use kernel::object;
+pub use lane::LanePorts;
 pub use probe::{foreign_programs, probe};
 pub use state::{Attachment, PeerOps, SteeringState, WorkerState};
 pub use uninstall::uninstall;
 
 use crate::causes::chain;
 use heartbeat::Heartbeats;
-use maps::SteerMaps;
+use maps::{Parameters, SteerMaps};
 use pins::{PinDir, STEER_LINK};
 
 /// What steering needs to know.
@@ -55,6 +59,10 @@ pub struct SteeringOptions {
     pub cgroup: Option<PathBuf>,
     /// Age from which a heartbeat counts as that of a hung worker.
     pub stale_after: Duration,
+    /// Clients whose connections are steered.
+    pub canary: Canary,
+    /// Source ports by which requests of peers' proxies are known; none if they are steered like any other.
+    pub lane: Option<LanePorts>,
     /// Workers that will register listeners, at most [`MAX_WORKERS`].
     pub workers: usize,
 }
@@ -68,6 +76,7 @@ pub struct Steering {
     side: Side,
     heartbeats: Arc<Heartbeats>,
     counters: Arc<PeerCounters>,
+    canary: Canary,
 }
 
 #[derive(Debug)]
@@ -79,7 +88,7 @@ enum Side {
 #[derive(Debug)]
 struct Kernel {
     dir: PinDir,
-    stale_after: Duration,
+    parameters: Parameters,
     peer_ops: PeerOps,
     maps: Mutex<SteerMaps>,
     /// Slot and cookie of every listener that this process registered.
@@ -111,18 +120,23 @@ impl Steering {
         kernel_log::follow(&mut loaded.ebpf);
         let heartbeats = Heartbeats::from_maps(&mut loaded.ebpf, options.stale_after)?;
         let mut maps = SteerMaps::take(&mut loaded.ebpf)?;
-        maps.prepare(options.secure_port, options.local_source_ip, options.stale_after)?;
+        let parameters = Parameters {
+            stale_after: options.stale_after,
+            canary: options.canary.clone(),
+            lane: options.lane,
+        };
+        maps.prepare(options.secure_port, options.local_source_ip, &parameters)?;
         let counters = PeerCounters::from_maps(&mut loaded.ebpf, &dir)?;
         kernel::attach_steering(&mut loaded, &dir)?;
         let peer_ops = kernel::attach_peer_ops(loaded, &dir, options.cgroup.as_deref());
         let side = Side::Kernel(Box::new(Kernel {
             dir,
-            stale_after: options.stale_after,
+            parameters,
             peer_ops,
             maps: Mutex::new(maps),
             own: Mutex::default(),
         }));
-        Ok(Self { side, heartbeats, counters: Arc::new(counters) })
+        Ok(Self { side, heartbeats, counters: Arc::new(counters), canary: options.canary.clone() })
     }
 
     /// Steering that leaves the kernel alone: changes do nothing, counters live in this process.
@@ -131,6 +145,7 @@ impl Steering {
             side: Side::Off { reason: reason.into() },
             heartbeats: Heartbeats::without_kernel(),
             counters: Arc::new(PeerCounters::without_kernel()),
+            canary: Canary::default(),
         }
     }
 
@@ -154,7 +169,7 @@ impl Steering {
         }
         // Noted first, so that a release clears whatever a failure below left behind.
         lock(&kernel.own).clone_from(&own);
-        lock(&kernel.maps).register(listeners, kernel.stale_after)?;
+        lock(&kernel.maps).register(listeners, &kernel.parameters)?;
         self.heartbeats.own(&own);
         Ok(())
     }
@@ -171,6 +186,18 @@ impl Steering {
         }
     }
 
+    /// Has requests of these peers' proxies, known by source port, go straight to the API server.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the map cannot be written.
+    pub fn set_lane_peers(&self, peers: &[IpAddr]) -> Result<(), SteeringError> {
+        match &self.side {
+            Side::Kernel(kernel) => lock(&kernel.maps).set_lane_peers(peers),
+            Side::Off { .. } => Ok(()),
+        }
+    }
+
     /// The heartbeat of a worker, for its accept loop to beat. The kernel sees it once the worker is registered.
     pub fn heartbeat(&self, worker: usize) -> Heartbeat {
         self.heartbeats.of(worker)
@@ -179,6 +206,11 @@ impl Steering {
     /// How the first `count` workers do, with a kernel side or without.
     pub fn workers(&self, count: usize) -> Vec<WorkerState> {
         self.heartbeats.states(count)
+    }
+
+    /// Whose connections are steered.
+    pub fn canary(&self) -> &Canary {
+        &self.canary
     }
 
     /// The counters of requests to peers.

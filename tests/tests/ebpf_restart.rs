@@ -143,7 +143,10 @@ fn maps_of_another_release_are_replaced() {
         counters.shard(0, counters.slot(peer(1))).requests.fetch_add(7, Relaxed);
         // What a release with layout version 99 would have written.
         let map = dir.join("STEER_CONFIG");
-        let config: [u8; 16] = [99, 0, 0, 0, 1, 0, 0, 0, 0, 0x84, 0xd7, 0x17, 0, 0, 0, 0];
+        let config: [u8; 32] = [
+            99, 0, 0, 0, 1, 0, 0, 0, 0, 0x84, 0xd7, 0x17, 0, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0,
+        ];
         let bytes: Vec<_> = config.iter().map(ToString::to_string).collect();
         let mut update = vec!["map", "update", "pinned", map.to_str().unwrap()];
         update.extend(["key", "0", "0", "0", "0", "value"]);

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use aya_obj::{Map, Object, ProgramSection};
 use mvproxy::steering::object;
 use mvproxy_common::{
-    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4, PeerL7, SourceKey,
-    SteerConfig, SteerMode, SteerStats,
+    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4,
+    PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
 };
 
 /// The kernel keeps 15 bytes of a name and a zero.
@@ -59,6 +59,8 @@ fn map_sizes_are_those_of_the_shared_types() {
         ("HEARTBEATS", layout::<u32, Heartbeat>(MAX_WORKERS)),
         ("STEER_STATS", layout::<u32, SteerStats>(1)),
         ("EXEMPT", layout::<SourceKey, u32>(MAX_STEER_RULES)),
+        ("STEER_SOURCES", (4 + size_of::<SourceKey>(), size_of::<u32>(), MAX_STEER_SOURCES)),
+        ("LANE_PEERS", layout::<SourceKey, u32>(MAX_PEERS)),
         ("PEER_SLOTS", layout::<PeerKey, u32>(MAX_PEERS)),
         ("PEER_L4", layout::<PeerKey, PeerL4>(MAX_PEERS)),
         ("PEER_L7", layout::<u32, PeerL7>(PEER_L7_SHARDS)),

@@ -5,13 +5,17 @@ use std::path::Path;
 use nix::sys::utsname::uname;
 
 use super::{Finding, Verdict};
+use crate::causes::chain;
 use crate::config::{Config, SteeringMode};
+use crate::cut;
 use crate::steering;
 
 /// First release with `sk_lookup` links and everything the programs use.
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// Bits of `CapEff` in `/proc/self/status` (linux/capability.h).
 const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+/// What the kernel chooses source ports from, in both IP versions.
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Stands in for both.
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -20,7 +24,14 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if config.steering == SteeringMode::Off || !config.mixed_version {
         return vec![Finding::skip("kernel", "nothing is steered with this configuration")];
     }
-    let found = vec![kernel(), capabilities(), programs(config), cgroup(config), others()];
+    let mut found = vec![kernel(), capabilities(), programs(config), cgroup(config), others()];
+    if !config.canary.is_everyone() {
+        found.push(Finding::pass("canary", format!("only {} are steered", config.canary)));
+    }
+    if config.steering == SteeringMode::OnSkew && config.cut_rate.is_some() {
+        found.push(cutting());
+    }
+    found.extend(lane(config));
     // Without steering --steering=auto runs all the same.
     let softened = |finding: Finding| match finding.verdict {
         Verdict::Fail if config.steering == SteeringMode::Auto => {
@@ -100,6 +111,32 @@ fn cgroup(config: &Config) -> Finding {
     }
 }
 
+fn cutting() -> Finding {
+    match cut::probe() {
+        Ok(()) => Finding::pass("cut", "connections can be cut when there is something to steer for"),
+        Err(error) => Finding::warn("cut", chain(&error), "or accept it, with --cut-rate=0"),
+    }
+}
+
+/// Clients on peers that the kernel gives such a port would pass by the proxy.
+fn lane(config: &Config) -> Option<Finding> {
+    let ports = config.peer_lane_ports?;
+    let range = std::fs::read_to_string(LOCAL_PORTS).ok()?;
+    let (first, last) = local_ports(&range)?;
+    (ports.first <= last && first <= ports.last).then(|| {
+        Finding::warn(
+            "lane",
+            format!("--peer-lane-ports={ports} are among the ports {first} to {last} that the kernel gives to any client"),
+            "give others that are free on every node, or lower net.ipv4.ip_local_port_range",
+        )
+    })
+}
+
+fn local_ports(range: &str) -> Option<(u16, u16)> {
+    let mut numbers = range.split_whitespace().map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 fn others() -> Finding {
     match steering::foreign_programs() {
         None => Finding::skip("programs", "other sk_lookup programs cannot be listed without CAP_SYS_ADMIN"),
@@ -127,6 +164,7 @@ mod tests {
             assert_eq!(version(release), expected, "{release}");
         }
         assert!(version("5.9.1") < Some(OLDEST_KERNEL) && version("5.10.0") >= Some(OLDEST_KERNEL));
+        assert_eq!(local_ports("32768\t60999\n"), Some((32_768, 60_999)));
         assert_eq!(effective("Name:\tx\nCapEff:\t0000008000001000\n"), Some(0x80_0000_1000));
         assert_eq!(effective("Name:\tx\n"), None);
     }

@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mvproxy_common::MAX_STEER_SOURCES;
+
 use super::ask;
 use super::error::ConfigError;
 use super::flags;
@@ -16,6 +18,7 @@ use super::tls_values;
 use super::values::{self, Reading};
 use super::{Config, CredentialFiles, RequestHeaderNames, ServingTls, SteeringMode};
 use crate::limits::TimeLimits;
+use crate::steering::{Canary, LanePorts};
 
 /// Builds the configuration; what is wrong gets its default, what is missing an empty file name.
 pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Config {
@@ -29,6 +32,11 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         local_source_ip: read.one("local-source-ip", values::source_ip).unwrap_or(LOCAL_SOURCE_IP),
         listen: read.one("listen", values::listen_address).unwrap_or_else(flags::default_listen),
         steering: read.one("steering", values::steering).unwrap_or(SteeringMode::Auto),
+        canary: Canary {
+            sources: read.many("steer-sources", values::network).unwrap_or_default(),
+            percent: read.one("steer-percent", values::percent).unwrap_or(100),
+        },
+        cut_rate: read.one("cut-rate", values::number).map_or(Some(CUT_RATE), NonZeroU32::new),
         bpffs_dir: read.one("bpffs-dir", values::absolute_path).unwrap_or_else(|| flags::BPFFS_DIR.into()),
         cgroup: read.one("cgroup", values::absolute_path),
         files: read.credential_files(),
@@ -37,6 +45,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         request_header: read.request_header_names(),
         peers: read.many("peers", values::peer).unwrap_or_default(),
         peer_allowed_cidrs: read.many("peer-allowed-cidrs", values::network).unwrap_or_default(),
+        peer_lane_ports: read.one("peer-lane-ports", values::lane_ports).unwrap_or(Some(LanePorts::DEFAULT)),
         peer_stale_after: read.one("peer-stale-after", values::staleness).unwrap_or(PEER_STALE_AFTER),
         state_dir: read.state_dir(),
         peer_advertise_ip: read.one("peer-advertise-ip", values::dialled_ip),
@@ -59,12 +68,14 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
         origins: origins(sources),
     };
     check_source_ip(&config, mistakes);
+    check_canary(&config, mistakes);
     check_own_credentials(&config, sources.config_read, mistakes);
     config
 }
 
 const LOCAL_SOURCE_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 64, 43, 1));
 const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
+const CUT_RATE: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 const PEER_STALE_AFTER: Duration = Duration::from_mins(10);
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -218,6 +229,37 @@ fn check_source_ip(config: &Config, mistakes: &mut Vec<ConfigError>) {
         let reason = "every client on this node has that address and none would be steered; give one of its own, \
                       like 127.64.43.1";
         mistakes.push(source_conflict(config, "steering", mode_name(config.steering), reason));
+    }
+}
+
+/// Where nothing is steered, nobody is chosen.
+fn check_canary(config: &Config, mistakes: &mut Vec<ConfigError>) {
+    let Canary { sources, percent } = &config.canary;
+    let mut conflict = |flag, value: String| {
+        mistakes.push(ConfigError::Conflict {
+            flag: config.origins.flag(flag),
+            value,
+            other: "steering",
+            other_value: mode_name(config.steering).to_owned(),
+            reason: "nobody is steered then; give another mode, or leave this flag out",
+        });
+    };
+    if config.steering == SteeringMode::Off {
+        if !sources.is_empty() {
+            let listed: Vec<_> = sources.iter().map(ToString::to_string).collect();
+            conflict("steer-sources", listed.join(","));
+        }
+        if *percent != 100 {
+            conflict("steer-percent", percent.to_string());
+        }
+    }
+    let most = usize::try_from(MAX_STEER_SOURCES - 1).unwrap_or(usize::MAX);
+    if sources.len() > most {
+        mistakes.push(ConfigError::Invalid {
+            flag: config.origins.flag("steer-sources"),
+            value: format!("{} networks", sources.len()),
+            expected: "what the kernel has room for: give at most 1023",
+        });
     }
 }
 

@@ -98,6 +98,22 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("steering", "MODE", LOCAL)
     },
     FlagSpec {
+        help: "Steer clients in these networks only, and leave the others to the API server [default: all]",
+        arity: Arity::Many,
+        ..one("steer-sources", "CIDR,...", LOCAL)
+    },
+    FlagSpec {
+        help: "Steer so many in a hundred of the addresses that clients come from; an address is always in or always \
+               out, on every node. With --steer-sources: of the addresses in them [default: 100]",
+        ..one("steer-percent", "NUMBER", LOCAL)
+    },
+    FlagSpec {
+        help: "With --steering=on-skew: connections moved each second. Those straight to the API server are cut once there \
+               is something to steer for; steered ones are told to leave (GOAWAY) when there is not any more. 0 leaves \
+               them where they are [default: 100]",
+        ..one("cut-rate", "NUMBER", LOCAL)
+    },
+    FlagSpec {
         help: "Own folder on bpffs for the pinned maps and links [default: /sys/fs/bpf/mvproxy]",
         ..one("bpffs-dir", "DIR", LOCAL)
     },
@@ -189,6 +205,12 @@ pub(super) static FLAGS: &[FlagSpec] = &[
     FlagSpec {
         help: "Pause between two rounds of asking API servers what they serve [default: 5s]",
         ..one("discovery-interval", "DURATION", PEERS)
+    },
+    FlagSpec {
+        help: "Source ports from which peers are dialled; their kernels pass such connections on to their API servers, past \
+               the proxy. The same on every node, and not among net.ipv4.ip_local_port_range; off for neither \
+               [default: 64000-64255]",
+        ..one("peer-lane-ports", "FIRST-LAST", PEERS)
     },
     FlagSpec {
         help: "Time for which what a peer served is believed while it cannot be asked [default: 10m]",

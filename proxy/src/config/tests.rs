@@ -65,6 +65,8 @@ fn defaults_are_the_documented_ones() {
     assert!(config.peer_allowed_cidrs.is_empty());
     assert_eq!(config.state_dir.as_deref(), Some(Path::new("/var/lib/mvproxy")));
     assert_eq!((config.steering, config.log_format), (SteeringMode::Auto, LogFormat::Text));
+    assert!(config.canary.is_everyone());
+    assert_eq!(config.peer_lane_ports, Some(LanePorts::DEFAULT));
     assert_eq!(config.bpffs_dir, Path::new("/sys/fs/bpf/mvproxy"));
     assert!((1..=4).contains(&config.workers.get()));
     assert!(config.mixed_version && config.request_header.allowed_names.is_empty());
@@ -92,6 +94,10 @@ fn every_flag_reaches_its_field() {
         "--peer-stale-after=1h30m",
         "--state-dir=/s",
         "--steering=on-skew",
+        "--steer-sources=10.0.0.0/8,::1",
+        "--steer-percent=5",
+        "--cut-rate=7",
+        "--peer-lane-ports=63000-63001",
         "--bpffs-dir=/b",
         "--cgroup=/c",
         "--admin-address=127.0.0.1:2",
@@ -118,10 +124,13 @@ fn every_flag_reaches_its_field() {
     assert_eq!(complete(&["--state-dir="]).unwrap().state_dir, None);
     assert_eq!(config.peer_advertise_ip.unwrap().to_string(), "10.0.0.9");
     assert_eq!((config.steering, config.log_format), (SteeringMode::OnSkew, LogFormat::Json));
+    assert_eq!(config.canary.to_string(), "5% of client addresses in 10.0.0.0/8 and 1 more networks");
     assert_eq!(
         (config.bpffs_dir.as_path(), config.cgroup.as_deref()),
         (Path::new("/b"), Some(Path::new("/c")))
     );
+    assert_eq!(config.peer_lane_ports, Some(LanePorts { first: 63000, last: 63001 }));
+    assert_eq!(config.cut_rate.map(NonZeroU32::get), Some(7));
     assert_eq!((config.discovery_interval.as_secs(), config.workers.get()), (90, 3));
     assert_eq!((config.mixed_version, config.verbosity), (false, 4));
     assert_eq!(config.files.tls_private_key, Path::new("/pki/apiserver.key"));
@@ -260,6 +269,37 @@ fn sources_that_cannot_carry_connections_are_refused() {
     }
     complete(&["--local-source-ip=127.0.0.1", "--steering=off"]).unwrap();
     complete(&["--local-source-ip=::1", "--local-apiserver=[::1]:6443"]).unwrap();
+}
+
+#[test]
+fn a_canary_needs_steering_and_sane_numbers() {
+    for (flags, expected) in [
+        (&["--steering=off", "--steer-percent=5"][..], "--steer-percent: 5 does not go with --steering=off"),
+        (
+            &["--steering=off", "--steer-sources=::1"][..],
+            "--steer-sources: ::1/128 does not go with --steering=off",
+        ),
+        (&["--steer-percent=0"][..], "--steer-percent: \"0\" is not a percentage"),
+        (&["--steer-percent=101"][..], "--steer-percent: \"101\" is not a percentage"),
+        (&["--steer-sources=10.0.0.0/33"][..], "--steer-sources: \"10.0.0.0/33\" is not a network"),
+    ] {
+        let mistakes = complete(flags).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(expected), "{flags:?}: {mistakes:?}");
+    }
+    let many: Vec<_> = (0..1024).map(|net| format!("10.{}.{}.0/24", net / 256, net % 256)).collect();
+    let mistakes = complete(&[&format!("--steer-sources={}", many.join(","))]).unwrap_err();
+    assert!(mistakes[0].contains("1024 networks"), "{mistakes:?}");
+    complete(&["--steering=off", "--steer-percent=100"]).unwrap();
+}
+
+#[test]
+fn cutting_and_the_lane_can_be_switched_off() {
+    assert_eq!(complete(&["--cut-rate=0"]).unwrap().cut_rate, None);
+    assert_eq!(complete(&["--peer-lane-ports=off"]).unwrap().peer_lane_ports, None);
+    for wrong in ["64000", "64001-64000", "1023-1024", "1-65536", "a-b"] {
+        let mistakes = complete(&[&format!("--peer-lane-ports={wrong}")]).unwrap_err();
+        assert!(mistakes[0].contains("is not a range of ports"), "{mistakes:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 use mvproxy_common::MAX_WORKERS;
 
+use crate::steering::LanePorts;
+
 use super::{LogFormat, PeerAddress, SteeringMode};
 
 /// A value, or what would have been one.
@@ -117,6 +119,29 @@ pub(super) fn network(text: &str) -> Reading<IpNet> {
     text.parse()
         .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
         .map_err(|_| "a network such as 10.0.0.0/8")
+}
+
+/// A part of something that must not be nothing.
+pub(super) fn percent(text: &str) -> Reading<u8> {
+    text.parse()
+        .ok()
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or("a percentage: give a number from 1 to 100")
+}
+
+/// A range of source ports; `off` for none.
+pub(super) fn lane_ports(text: &str) -> Reading<Option<LanePorts>> {
+    let wanted =
+        "a range of ports from 1024 to 65535: write it like 64000-64255, the same on every node, or off";
+    if text == "off" {
+        return Ok(None);
+    }
+    let (first, last) = text.split_once('-').ok_or(wanted)?;
+    let ports = LanePorts { first: port(first).map_err(|_| wanted)?, last: port(last).map_err(|_| wanted)? };
+    if ports.first < 1024 || ports.first > ports.last {
+        return Err(wanted);
+    }
+    Ok(Some(ports))
 }
 
 pub(super) fn connections(text: &str) -> Reading<NonZeroU32> {

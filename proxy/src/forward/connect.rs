@@ -19,8 +19,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
+use super::lane::Lane;
 use super::request::RequestBody;
 use crate::accept::tune;
+use crate::steering::LanePorts;
 use crate::tls::{APISERVER_NAME, TlsContext};
 use crate::upstream::{Role, TrustClass, Upstream};
 
@@ -84,6 +86,8 @@ pub enum ConnectError {
 pub struct Dialer {
     tls: Arc<ArcSwap<TlsContext>>,
     local_source: IpAddr,
+    /// How peers are dialled.
+    lane: Option<Arc<Lane>>,
 }
 
 /// A connection that can send requests.
@@ -114,7 +118,13 @@ impl Http2Sender {
 impl Dialer {
     /// A dialer whose connections to the local API server come from `local_source`, which is never steered.
     pub fn new(tls: Arc<ArcSwap<TlsContext>>, local_source: IpAddr) -> Self {
-        Self { tls, local_source }
+        Self { tls, local_source, lane: None }
+    }
+
+    /// Has connections to peers come from these ports.
+    #[must_use]
+    pub fn with_lane(self, ports: Option<LanePorts>) -> Self {
+        Self { lane: ports.map(Lane::new).map(Arc::new), ..self }
     }
 
     /// Counts the changes of the credentials that connections are opened with.
@@ -171,6 +181,11 @@ impl Dialer {
     pub async fn connect_tcp(&self, upstream: &Upstream) -> Result<TcpStream, ConnectError> {
         let address = upstream.address;
         let connect = async {
+            if let (Role::Peer, Some(lane)) = (upstream.role, &self.lane) {
+                let io = lane.connect(address).await?;
+                tune(&io)?;
+                return Ok(io);
+            }
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             if upstream.role == Role::Local && address.is_ipv4() == self.local_source.is_ipv4() {
                 socket.bind(SocketAddr::new(self.local_source, 0))?;

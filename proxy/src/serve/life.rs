@@ -12,19 +12,21 @@ use super::activity::{Activity, Over};
 use crate::metrics::{Ended, Metrics};
 
 /// What ends a connection beside its client.
-pub(super) struct Life<'a> {
+pub(super) struct Life<'a, D> {
     pub(super) drain: &'a CancellationToken,
+    /// Ends when the client is to go to the API server itself.
+    pub(super) dismissed: D,
     pub(super) activity: &'a Activity,
     pub(super) metrics: &'a Metrics,
 }
 
-impl Life<'_> {
+impl<D: Future<Output = ()>> Life<'_, D> {
     /// Runs a connection. When its time is over, or the process drains, its client is told to open no more requests
     /// (GOAWAY over HTTP/2); the open ones end.
     pub(super) async fn of<C>(
         self,
         connection: C,
-        shut_down: impl FnOnce(Pin<&mut C>),
+        shut_down: impl Fn(Pin<&mut C>),
     ) -> Result<(), hyper::Error>
     where
         C: Future<Output = Result<(), hyper::Error>>,
@@ -35,6 +37,13 @@ impl Life<'_> {
             ended = connection.as_mut() => return ended,
             () = self.drain.cancelled() => None,
             over = self.activity.over() => Some(over),
+            () = self.dismissed => {
+                shut_down(connection.as_mut());
+                tokio::select! {
+                    ended = connection.as_mut() => return ended,
+                    over = self.activity.over() => Some(over),
+                }
+            }
         };
         let Some(over) = over else {
             if self.activity.is_new() {

@@ -6,12 +6,16 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use mvproxy_common::{
-    ABI_VERSION, MAX_WORKERS, MODE_PASS, MODE_STEER, SourceKey, SteerConfig, SteerMode, SteerStats, v4_mapped,
+    ABI_VERSION, MAX_PEERS, MAX_WORKERS, MODE_PASS, MODE_STEER, SOURCES_ALL, SOURCES_LISTED, SourceKey,
+    SteerConfig, SteerMode, SteerStats, v4_mapped,
 };
 
+use super::canary::Canary;
 use super::error::SteeringError;
+use super::lane::LanePorts;
 
 /// Takes a map out of a loaded object, as type `M`.
 pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, SteeringError>
@@ -22,13 +26,23 @@ where
     M::try_from(map).map_err(|error| SteeringError::from_map("open", name, error))
 }
 
+/// What a process that steers wants of the program.
+#[derive(Clone, Debug)]
+pub(super) struct Parameters {
+    pub(super) stale_after: Duration,
+    pub(super) canary: Canary,
+    pub(super) lane: Option<LanePorts>,
+}
+
 /// The steering maps; a lock around them makes every change one step for other threads.
 pub(super) struct SteerMaps {
     ports: HashMap<MapData, u16, u32>,
     exempt: HashMap<MapData, SourceKey, u32>,
+    lane_peers: HashMap<MapData, SourceKey, u32>,
     mode: Array<MapData, SteerMode>,
     config: Array<MapData, SteerConfig>,
     sockets: HashMap<MapData, u32, u64>,
+    sources: LpmTrie<MapData, SourceKey, u32>,
     stats: PerCpuArray<MapData, SteerStats>,
 }
 
@@ -50,9 +64,11 @@ impl SteerMaps {
         Ok(Self {
             ports: take(ebpf, "STEER_PORTS")?,
             exempt: take(ebpf, "EXEMPT")?,
+            lane_peers: take(ebpf, "LANE_PEERS")?,
             mode: take(ebpf, "STEER_MODE")?,
             config: take(ebpf, "STEER_CONFIG")?,
             sockets,
+            sources: take(ebpf, "STEER_SOURCES")?,
             stats: take(ebpf, "STEER_STATS")?,
         })
     }
@@ -65,14 +81,15 @@ impl SteerMaps {
         &mut self,
         port: u16,
         source: IpAddr,
-        stale_after: Duration,
+        parameters: &Parameters,
     ) -> Result<(), SteeringError> {
         let source = source_key(source);
         let replacing = !self.listeners()?.is_empty();
         if !replacing {
             self.set_mode(MODE_PASS)?;
             self.forget_rules(port, &source)?;
-            self.set_config(0, stale_after)?;
+            self.set_config(0, parameters)?;
+            self.set_lane_peers(&[])?;
         }
         self.exempt
             .insert(source, 1, 0)
@@ -100,8 +117,11 @@ impl SteerMaps {
     pub(super) fn register(
         &mut self,
         listeners: &[BorrowedFd<'_>],
-        stale_after: Duration,
+        parameters: &Parameters,
     ) -> Result<(), SteeringError> {
+        let canary = &parameters.canary;
+        // Listed before the list counts, and taken from it only when no other list can be meant.
+        self.list_sources(canary)?;
         for (slot, listener) in (0_u32..).zip(listeners) {
             let fd = u64::try_from(listener.as_raw_fd()).expect("an open descriptor is not negative");
             self.sockets.insert(slot, fd, 0).map_err(|error| match error {
@@ -112,8 +132,46 @@ impl SteerMaps {
             })?;
         }
         let used = u32::try_from(listeners.len()).expect("checked against MAX_WORKERS by the caller");
-        self.set_config(used, stale_after)?;
+        self.set_config(used, parameters)?;
+        self.forget_sources(canary)?;
         (used..MAX_WORKERS).try_for_each(|slot| self.clear(slot))
+    }
+
+    /// Makes these the peers whose requests pass by source port.
+    pub(super) fn set_lane_peers(&mut self, peers: &[IpAddr]) -> Result<(), SteeringError> {
+        let clean = |error| SteeringError::from_map("clean", "LANE_PEERS", error);
+        let write = |error| SteeringError::from_map("write", "LANE_PEERS", error);
+        let wanted: Vec<_> = peers.iter().map(|peer| source_key(*peer)).collect();
+        for old in self.lane_peers.keys().collect::<Result<Vec<_>, _>>().map_err(clean)? {
+            if !wanted.contains(&old) {
+                self.lane_peers.remove(&old).map_err(clean)?;
+            }
+        }
+        // Requests of peers beyond the map's size go through this proxy, as those of unknown ones do.
+        wanted
+            .iter()
+            .take(MAX_PEERS as usize)
+            .try_for_each(|peer| self.lane_peers.insert(peer, 1, 0).map_err(write))
+    }
+
+    fn list_sources(&mut self, canary: &Canary) -> Result<(), SteeringError> {
+        let write = |error| SteeringError::from_map("write", "STEER_SOURCES", error);
+        canary.rules().into_iter().try_for_each(|(prefix, source, steered)| {
+            self.sources.insert(&Key::new(prefix, source), steered, 0).map_err(write)
+        })
+    }
+
+    fn forget_sources(&mut self, canary: &Canary) -> Result<(), SteeringError> {
+        let clean = |error| SteeringError::from_map("clean", "STEER_SOURCES", error);
+        let rules = canary.rules();
+        let listed = self.sources.keys().collect::<Result<Vec<_>, _>>().map_err(clean)?;
+        for key in listed {
+            let (prefix, source) = (key.prefix_len(), key.data());
+            if !rules.iter().any(|(kept, at, _)| *kept == prefix && *at == source) {
+                self.sources.remove(&key).map_err(clean)?;
+            }
+        }
+        Ok(())
     }
 
     /// Empties those slots that hold one of these sockets, given by slot and cookie.
@@ -171,14 +229,23 @@ impl SteerMaps {
         self.mode.set(0, word, 0).map_err(|error| SteeringError::from_map("write", "STEER_MODE", error))
     }
 
-    fn set_config(&mut self, workers: u32, stale_after: Duration) -> Result<(), SteeringError> {
-        let stale_after_ns = u64::try_from(stale_after.as_nanos()).unwrap_or(u64::MAX);
-        let config = SteerConfig { abi_version: ABI_VERSION, workers, stale_after_ns };
+    fn set_config(&mut self, workers: u32, parameters: &Parameters) -> Result<(), SteeringError> {
+        let Parameters { stale_after, canary, lane } = parameters;
+        let config = SteerConfig {
+            abi_version: ABI_VERSION,
+            workers,
+            stale_after_ns: u64::try_from(stale_after.as_nanos()).unwrap_or(u64::MAX),
+            sources: if canary.sources.is_empty() { SOURCES_ALL } else { SOURCES_LISTED },
+            percent: u32::from(canary.percent),
+            lane_first: lane.map_or(0, |ports| ports.first),
+            lane_last: lane.map_or(0, |ports| ports.last),
+            pad: 0,
+        };
         self.config.set(0, config, 0).map_err(|error| SteeringError::from_map("write", "STEER_CONFIG", error))
     }
 }
 
-fn source_key(source: IpAddr) -> SourceKey {
+pub(super) fn source_key(source: IpAddr) -> SourceKey {
     let addr = match source {
         IpAddr::V4(ip) => v4_mapped(ip.octets()),
         IpAddr::V6(ip) => ip.octets(),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, Map, MapData, MapInfo};
 use aya::programs::links::FdLink;
 use mvproxy_common::{
-    ABI_VERSION, Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4, PeerL7,
-    SourceKey, SteerConfig, SteerMode, SteerStats,
+    ABI_VERSION, Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_WORKERS, PEER_L7_SHARDS,
+    PeerKey, PeerL4, PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -34,7 +34,7 @@ const fn layout<K, V>(name: &'static str, entries: u32) -> Layout {
 }
 
 /// Every pinned map.
-const LAYOUTS: [Layout; 11] = [
+const LAYOUTS: [Layout; 13] = [
     layout::<u16, u32>("STEER_PORTS", MAX_STEER_RULES),
     layout::<u32, u64>("STEER_SOCKETS", MAX_WORKERS),
     layout::<u32, SteerMode>("STEER_MODE", 1),
@@ -42,6 +42,9 @@ const LAYOUTS: [Layout; 11] = [
     layout::<u32, Heartbeat>("HEARTBEATS", MAX_WORKERS),
     layout::<u32, SteerStats>("STEER_STATS", 1),
     layout::<SourceKey, u32>("EXEMPT", MAX_STEER_RULES),
+    // An LPM key begins with the length of its prefix.
+    Layout { name: "STEER_SOURCES", key: 4 + size_of::<SourceKey>(), value: 4, entries: MAX_STEER_SOURCES },
+    layout::<SourceKey, u32>("LANE_PEERS", MAX_PEERS),
     layout::<PeerKey, u32>("PEER_SLOTS", MAX_PEERS),
     layout::<PeerKey, PeerL4>("PEER_L4", MAX_PEERS),
     layout::<u32, PeerL7>("PEER_L7", PEER_L7_SHARDS),

@@ -126,6 +126,7 @@ impl Cluster {
     /// Starts a node's proxy and waits until it is ready and steers.
     fn start_proxy(&mut self, node: usize) {
         let arguments = self.proxy_arguments(node);
+        let on_skew = arguments.iter().any(|argument| argument == "--steering=on-skew");
         let log = self.logs.join(format!("mvproxy-{}.log", NODES[node]));
         let node = &mut self.nodes[node];
         let dir = node.bpffs.path();
@@ -135,8 +136,10 @@ impl Cluster {
                 .expect("root may mount bpffs");
             Process::start_here(&proxy_program(), &arguments, &log)
         });
+        // In mode on-skew it steers only when there is a reason to.
+        let sign = if on_skew { "\nmvproxy_local_known 1" } else { "\nmvproxy_steering 1" };
         let begun = Instant::now();
-        while !(node.metrics().contains("\nmvproxy_steering 1") && knows_its_peer(&log)) {
+        while !(node.metrics().contains(sign) && knows_its_peer(&log)) {
             assert!(begun.elapsed() < START_LIMIT, "the proxy is not ready: {}", proxy.last_lines());
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mvproxy::steering::{Heartbeat, Steering, SteeringOptions};
+use mvproxy::steering::{Canary, Heartbeat, LanePorts, Steering, SteeringOptions};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 pub(crate) const SECURE_PORT: u16 = 6443;
@@ -27,6 +27,8 @@ pub(crate) fn options(bpffs_dir: PathBuf, workers: usize) -> SteeringOptions {
         local_source_ip: EXEMPT_SOURCE.into(),
         cgroup: None,
         stale_after: PATIENT,
+        canary: Canary::default(),
+        lane: Some(LanePorts::DEFAULT),
         workers,
     }
 }

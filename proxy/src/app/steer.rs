@@ -1,0 +1,60 @@
+//! Turns the configuration into steering, and into what cuts connections for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::AppError;
+use crate::causes::chain;
+use crate::config::{Config, SteeringMode};
+use crate::cut::{Cutter, Rules};
+use crate::steering::{Steering, SteeringOptions};
+
+/// A worker that has not served for this long is passed over by the kernel.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+
+/// Only where steering begins while clients are connected.
+pub(super) fn cutter(config: &Config) -> Option<Arc<Cutter>> {
+    let per_second = config.cut_rate.filter(|_| config.steering == SteeringMode::OnSkew)?;
+    let rules = Rules {
+        secure_port: config.secure_port,
+        own_source: config.local_source_ip,
+        canary: config.canary.clone(),
+        lane: config.peer_lane_ports,
+    };
+    Some(Arc::new(Cutter::new(rules, per_second)))
+}
+
+/// Loads what the configuration asks for, or does without where it may.
+///
+/// # Errors
+/// When it may not.
+pub(super) fn open(config: &Config) -> Result<Steering, AppError> {
+    let mode = match config.steering {
+        _ if !config.mixed_version => return Ok(Steering::off("switched off by feature gate")),
+        SteeringMode::Off => return Ok(Steering::off("--steering=off")),
+        SteeringMode::Auto => None,
+        SteeringMode::Always => Some("always"),
+        SteeringMode::OnSkew => Some("on-skew"),
+    };
+    let options = SteeringOptions {
+        bpffs_dir: config.bpffs_dir.clone(),
+        secure_port: config.secure_port,
+        local_source_ip: config.local_source_ip,
+        cgroup: config.cgroup.clone(),
+        stale_after: STALE_AFTER,
+        lane: config.peer_lane_ports,
+        canary: config.canary.clone(),
+        workers: config.workers.get(),
+    };
+    match (Steering::open(&options), mode) {
+        (Ok(steering), _) => Ok(steering),
+        (Err(source), Some(mode)) => Err(AppError::Steering { mode, source: Box::new(source) }),
+        (Err(source), None) => {
+            let reason = chain(&source);
+            warn!(reason, "running unsteered: clients reach the proxy on its own listener only");
+            Ok(Steering::off(reason))
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Cuts connections that were made before there was something to steer for, so that their clients come back through the
+//! proxy.
+//!
+//! Problem: a client keeps its connection for hours, and one that goes straight to the API server gets a 404 for what
+//! only a peer serves. Mechanism: `SOCK_DESTROY` ends it as a restart of the API server would, a few each second, in
+//! random order, quiet ones first. Invariant: a connection that might be the API server's own, the proxy's own or nobody's
+//! is left alone.
+
+mod diag;
+mod rules;
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use self::diag::{Diag, TcpSocket, Which};
+pub use self::rules::Rules;
+use self::rules::Sockets;
+use crate::causes::chain;
+
+/// Pause between two rounds.
+const ROUND: Duration = Duration::from_millis(100);
+/// A connection without data for so long has, in all likelihood, no request on its way.
+const QUIET: Duration = Duration::from_millis(250);
+/// A connection that is never quiet for so long is cut all the same.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why connections cannot be cut.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    /// The kernel lacks it.
+    #[error(
+        "this kernel cannot cut connections; clients that are connected already are only steered when they connect \
+         anew, unless it is built with CONFIG_INET_DIAG_DESTROY"
+    )]
+    Unsupported {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel denied it.
+    #[error("the kernel does not let this process {action}; run as root or with CAP_NET_ADMIN")]
+    NotPermitted {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("cannot {action}")]
+    Failed {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl CutError {
+    fn new(action: &'static str, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            // Without sock_diag at all there is no such protocol, and without its part for TCP no such handler.
+            Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::ECONNREFUSED | libc::ENOENT) => {
+                Self::Unsupported { source }
+            }
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted { action, source },
+            _ => Self::Failed { action, source },
+        }
+    }
+}
+
+/// Whether this kernel can cut connections.
+///
+/// # Errors
+/// See [`CutError`].
+pub fn probe() -> Result<(), CutError> {
+    Diag::open()?.probe()
+}
+
+/// Cuts connections; how far it got may be read at any time.
+#[derive(Debug)]
+pub struct Cutter {
+    rules: Rules,
+    per_second: NonZeroU32,
+    cut: AtomicU64,
+    failure: ArcSwapOption<String>,
+}
+
+/// Connections that are to be cut, and have not gone yet.
+struct Doomed {
+    cookies: HashSet<[u8; 8]>,
+    since: Instant,
+    order: RandomState,
+}
+
+impl Cutter {
+    /// Cuts what the rules say, so many a second.
+    pub fn new(rules: Rules, per_second: NonZeroU32) -> Self {
+        Self { rules, per_second, cut: AtomicU64::new(0), failure: ArcSwapOption::empty() }
+    }
+
+    /// Connections that were cut so far.
+    pub fn count(&self) -> u64 {
+        self.cut.load(Relaxed)
+    }
+
+    /// How many may be cut each second.
+    pub fn per_second(&self) -> NonZeroU32 {
+        self.per_second
+    }
+
+    /// Why none are, if that is so.
+    pub fn failure(&self) -> Option<Arc<String>> {
+        self.failure.load_full()
+    }
+
+    /// Cuts those connections that exist now, until none of them is left; not those by which these peers' proxies send
+    /// requests.
+    pub async fn run(self: Arc<Self>, peers: Vec<IpAddr>) {
+        let before = self.count();
+        let failure = self.try_run(peers).await.err().map(|error| chain(&error));
+        if let Some(reason) = &failure {
+            warn!(reason, "connections made before the skew are not cut");
+        } else {
+            info!(connections = self.count() - before, "cut what was connected before the skew");
+        }
+        self.failure.store(failure.map(Arc::new));
+    }
+
+    async fn try_run(self: &Arc<Self>, peers: Vec<IpAddr>) -> Result<(), CutError> {
+        let mut doomed = self.blocking(move |cutter| Ok(Doomed::new(&cutter.connections(&peers)?))).await?;
+        let mut rounds = interval(ROUND);
+        // Rounds that were missed are not made up for.
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let begun = Instant::now();
+        let mut cut = 0;
+        while !doomed.cookies.is_empty() {
+            rounds.tick().await;
+            let due = due_until(begun.elapsed(), self.per_second);
+            let most = due.saturating_sub(cut).min(self.per_round());
+            let (rest, done) = self.blocking(move |cutter| cutter.round(doomed, most)).await?;
+            doomed = rest;
+            cut += done;
+        }
+        Ok(())
+    }
+
+    /// Most that one round may cut: however late a round comes, there is no burst.
+    fn per_round(&self) -> usize {
+        let per_second = self.per_second.get() as usize;
+        per_second.div_ceil(rounds_per_second())
+    }
+
+    fn round(&self, mut doomed: Doomed, most: usize) -> Result<(Doomed, usize), CutError> {
+        let diag = Diag::open()?;
+        let mut left = diag.list(Which::To(self.rules.secure_port))?;
+        left.retain(|socket| doomed.cookies.contains(&socket.cookie()));
+        doomed.cookies = left.iter().map(TcpSocket::cookie).collect();
+        let may_wait = doomed.since.elapsed() < PATIENCE;
+        left.retain(|socket| !may_wait || socket.quiet_for >= QUIET);
+        left.sort_by_cached_key(|socket| doomed.order.hash_one(socket.cookie()));
+        let mut done = 0;
+        for socket in left.iter().take(most) {
+            if diag.destroy(socket)? {
+                done += 1;
+                self.cut.fetch_add(1, Relaxed);
+            }
+            doomed.cookies.remove(&socket.cookie());
+        }
+        Ok((doomed, done))
+    }
+
+    /// Connections to the API server that are to be cut.
+    fn connections(&self, peers: &[IpAddr]) -> Result<Vec<TcpSocket>, CutError> {
+        let (diag, port) = (Diag::open()?, self.rules.secure_port);
+        let sockets = Sockets {
+            listeners: diag.list(Which::Listening(port))?,
+            servers: diag.list(Which::To(port))?,
+            clients: diag.list(Which::From(port))?,
+        };
+        // Read last: whatever is this process's own among them has its descriptor by now.
+        let own = own_sockets().map_err(|source| CutError::new("list its own sockets", source))?;
+        Ok(self.rules.to_cut(sockets, &own, peers))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, CutError> + Send + 'static,
+    ) -> Result<T, CutError> {
+        let cutter = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&cutter)).await;
+        done.unwrap_or_else(|error| Err(CutError::new("work", io::Error::other(error))))
+    }
+}
+
+impl Doomed {
+    fn new(sockets: &[TcpSocket]) -> Self {
+        Self {
+            cookies: sockets.iter().map(TcpSocket::cookie).collect(),
+            since: Instant::now(),
+            order: RandomState::new(),
+        }
+    }
+}
+
+fn rounds_per_second() -> usize {
+    usize::try_from(Duration::from_secs(1).as_millis() / ROUND.as_millis()).unwrap_or(1)
+}
+
+/// How many may have been cut after this time; the first round may cut its share at once.
+fn due_until(elapsed: Duration, per_second: NonZeroU32) -> usize {
+    let millis = u64::try_from((elapsed + ROUND).as_millis()).unwrap_or(u64::MAX);
+    let due = u64::from(per_second.get()).saturating_mul(millis).div_ceil(1000);
+    usize::try_from(due).unwrap_or(usize::MAX)
+}
+
+/// Inodes of this process's sockets, as `sock_diag` knows them.
+fn own_sockets() -> io::Result<HashSet<u32>> {
+    let mut own = HashSet::new();
+    for entry in Path::new("/proc/self/fd").read_dir()? {
+        // A descriptor may have been closed meanwhile.
+        let Ok(target) = entry?.path().read_link() else { continue };
+        let inode = target.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']'));
+        own.extend(inode.and_then(|inode| inode.parse::<u32>().ok()));
+    }
+    Ok(own)
+}
