@@ -84,7 +84,9 @@ impl Ledger {
         let state = self.state.lock().unwrap();
         let mut kinds: HashMap<String, usize> = HashMap::new();
         for failure in &state.failures {
-            let why: String = failure.why.chars().take(90).collect();
+            // What a Status says is behind what all of them begin with.
+            let said = failure.why.split_once(r#""message":"#).map_or(failure.why.as_str(), |(_, said)| said);
+            let why: String = said.chars().take(90).collect();
             *kinds.entry(format!("{}: {why}", failure.what)).or_default() += 1;
         }
         let mut text = format!(

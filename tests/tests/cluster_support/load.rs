@@ -1,8 +1,9 @@
 //! Drives clients of every kind: fresh and kept connections, HTTP/1.1 and HTTP/2, reads, writes and discovery.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -190,14 +191,18 @@ impl Writer {
 
 /// Asks what is served, again and again; the answer may grow but never shrink.
 async fn discover(load: Arc<Load>, name: String, mut session: Session) {
-    let mut known = [0, 0];
+    let mut known = [BTreeSet::new(), BTreeSet::new()];
     while !load.is_over() {
         for (path, known) in ["/api", "/apis"].into_iter().zip(&mut known) {
             let request = Request::get(path).header("accept", AGGREGATED).body(Bytes::new()).unwrap();
             let what = format!("{name} {path}");
             let found = ask(&load, &mut session, &what, request, |answer| {
                 let resources = resources_in(&answer.json().ok()?)?;
-                (answer.status == StatusCode::OK && resources >= *known).then_some(resources)
+                let missing: Vec<&String> = known.difference(&resources).collect();
+                if !missing.is_empty() {
+                    println!("{:?}: {name} {path} lacks {missing:?}", SystemTime::now());
+                }
+                (answer.status == StatusCode::OK && missing.is_empty()).then_some(resources)
             })
             .await;
             if let Some(found) = found {
@@ -208,10 +213,22 @@ async fn discover(load: Arc<Load>, name: String, mut session: Session) {
     }
 }
 
-/// Resources in an aggregated document.
-fn resources_in(document: &Value) -> Option<usize> {
-    let versions = document["items"].as_array()?.iter().filter_map(|group| group["versions"].as_array());
-    Some(versions.flatten().filter_map(|version| version["resources"].as_array()).map(Vec::len).sum())
+/// Resources in an aggregated document, each with its group and version.
+fn resources_in(document: &Value) -> Option<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for group in document["items"].as_array()? {
+        for version in group["versions"].as_array().into_iter().flatten() {
+            for resource in version["resources"].as_array().into_iter().flatten() {
+                let (group, version) = (&group["metadata"]["name"], &version["version"]);
+                all.insert(format!("{} {} {}", text(group), text(version), text(&resource["resource"])));
+            }
+        }
+    }
+    Some(all)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// One request, noted in the ledger; `accept` refuses answers that are not what they should be.
