@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::json;
 
 /// kube-apiserver's port.
-pub const SECURE_PORT: u16 = 6443;
+pub(crate) const SECURE_PORT: u16 = 6443;
 
 /// What makes API servers different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// An older version: emulated, with nothing beyond what is on by default.
     Old,
     /// The version of the program, with every API that it has.
@@ -28,7 +28,7 @@ impl Kind {
 
 /// The built-in proxy (KEP-4020).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BuiltIn {
+pub(crate) enum BuiltIn {
     Off,
     /// `--peer-ca-file` is given.
     On,
@@ -36,20 +36,20 @@ pub enum BuiltIn {
 
 /// What one API server is started with.
 #[derive(Debug)]
-pub struct ApiServer<'a> {
-    pub node: &'a str,
-    pub address: Ipv4Addr,
-    pub etcd: String,
+pub(crate) struct ApiServer<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) etcd: String,
     /// Folder of certificates and keys.
-    pub files: &'a Path,
-    pub audit_log: &'a Path,
-    pub kind: Kind,
-    pub built_in: BuiltIn,
+    pub(crate) files: &'a Path,
+    pub(crate) audit_log: &'a Path,
+    pub(crate) kind: Kind,
+    pub(crate) built_in: BuiltIn,
 }
 
 impl ApiServer<'_> {
     /// Its command line.
-    pub fn flags(&self) -> Vec<String> {
+    pub(crate) fn flags(&self) -> Vec<String> {
         let file = |flag: &str, name: &str| format!("--{flag}={}", self.files.join(name).display());
         let own = |flag: &str, name: &str| file(flag, &format!("{}/{name}", self.node));
         let mut flags = vec![
@@ -93,7 +93,7 @@ impl ApiServer<'_> {
     }
 
     /// The static pod that would run it; YAML may be written as JSON.
-    pub fn manifest(&self) -> String {
+    pub(crate) fn manifest(&self) -> String {
         let mut command = vec!["kube-apiserver".to_owned()];
         command.extend(self.flags());
         json!({
@@ -110,5 +110,5 @@ impl ApiServer<'_> {
 }
 
 /// Everything is recorded with who asked, but nothing of what was said.
-pub const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
+pub(crate) const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
                                 rules:\n- level: Metadata\n";

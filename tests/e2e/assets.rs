@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 /// Names the folder of the programs.
-pub const VARIABLE: &str = "KUBEBUILDER_ASSETS";
+pub(crate) const VARIABLE: &str = "KUBEBUILDER_ASSETS";
 
 /// Programs of a control plane.
 #[derive(Clone, Debug)]
-pub struct Assets {
-    pub apiserver: PathBuf,
-    pub etcd: PathBuf,
-    pub kubectl: PathBuf,
+pub(crate) struct Assets {
+    pub(crate) apiserver: PathBuf,
+    pub(crate) etcd: PathBuf,
+    pub(crate) kubectl: PathBuf,
     /// envtest has none; some scenarios need it.
-    pub controller_manager: Option<PathBuf>,
+    pub(crate) controller_manager: Option<PathBuf>,
 }
 
 impl Assets {
     /// Those in the folder that the variable names.
-    pub fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         let folder = std::env::var_os(VARIABLE).with_context(|| {
             format!("{VARIABLE} is not set: it names a folder with kube-apiserver, etcd and kubectl")
         })?;

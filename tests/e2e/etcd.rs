@@ -18,21 +18,21 @@ use tokio::time::timeout;
 use crate::cluster_support::{Event, Process};
 
 /// Where it listens, on every address of its namespace.
-pub const PORT: u16 = 2379;
+pub(crate) const PORT: u16 = 2379;
 /// A history that says nothing for this long has ended.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// One change of one object.
 #[derive(Clone, Debug)]
-pub struct Change {
-    pub value: Option<Value>,
-    pub previous: Option<Value>,
-    pub revision: u64,
+pub(crate) struct Change {
+    pub(crate) value: Option<Value>,
+    pub(crate) previous: Option<Value>,
+    pub(crate) revision: u64,
 }
 
 impl Change {
     /// As a watch shows it.
-    pub fn event(&self) -> Event {
+    pub(crate) fn event(&self) -> Event {
         let kind = match (&self.previous, &self.value) {
             (None, _) => "ADDED",
             (Some(_), Some(_)) => "MODIFIED",
@@ -43,7 +43,7 @@ impl Change {
 }
 
 /// Starts it in the calling thread's namespace.
-pub fn start(program: &Path, data: &Path, log: &Path) -> Process {
+pub(crate) fn start(program: &Path, data: &Path, log: &Path) -> Process {
     let arguments = [
         format!("--data-dir={}", data.display()),
         format!("--listen-client-urls=http://0.0.0.0:{PORT}"),
@@ -57,7 +57,7 @@ pub fn start(program: &Path, data: &Path, log: &Path) -> Process {
 }
 
 /// Everything that ever happened to keys that begin with `prefix`, in order. It is asked in the namespace of etcd.
-pub fn history(netns: &Netns, prefix: &str) -> Result<Vec<Change>> {
+pub(crate) fn history(netns: &Netns, prefix: &str) -> Result<Vec<Change>> {
     netns.block_on(|| read_history(prefix.to_owned()))
 }
 

@@ -12,17 +12,17 @@ use crate::apiserver::SECURE_PORT;
 use crate::site::EXEMPT_SOURCE;
 
 /// Where it listens on the node.
-pub const PORT: u16 = 16443;
+pub(crate) const PORT: u16 = 16443;
 
 /// Stops on drop.
-pub struct Forwarder {
+pub(crate) struct Forwarder {
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Forwarder {
     /// Starts one in a namespace.
-    pub fn start(netns: &Netns) -> Result<Self> {
+    pub(crate) fn start(netns: &Netns) -> Result<Self> {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (listening, is_listening) = std::sync::mpsc::channel();

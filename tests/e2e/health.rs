@@ -12,21 +12,21 @@ use crate::report::Report;
 use crate::site::Site;
 
 /// An API server talks to itself at least this often.
-pub const WATCHED: Duration = Duration::from_secs(45);
+pub(crate) const WATCHED: Duration = Duration::from_secs(45);
 
 /// Complaints in the logs of a control plane without proxies, to compare others with.
 #[derive(Debug, Default)]
-pub struct Baseline(BTreeSet<String>);
+pub(crate) struct Baseline(BTreeSet<String>);
 
 impl Baseline {
     /// What the API servers of a site have complained of so far.
-    pub fn of(site: &Site) -> Self {
+    pub(crate) fn of(site: &Site) -> Self {
         Self(site.nodes.iter().flat_map(|node| complaints(&node.server_log)).collect())
     }
 }
 
 /// Watches a site without touching it.
-pub fn run(site: &Site, baseline: &Baseline, report: &mut Report) -> Result<()> {
+pub(crate) fn run(site: &Site, baseline: &Baseline, report: &mut Report) -> Result<()> {
     report.begin("health", "API servers under steering say of themselves what they say without it.");
     std::thread::sleep(WATCHED);
     for (number, node) in site.nodes.iter().enumerate() {

@@ -27,7 +27,7 @@ struct Caller {
 }
 
 /// Every kind of client, on both HTTP versions, for what the old server serves and for what it lacks.
-pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
+pub(crate) fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
     report.begin(
         "identity",
         "SelfSubjectReview and audit events of every kind of client: straight to the API server, and through its proxy.",
@@ -165,7 +165,7 @@ fn service_account_token(site: &Site, node: usize) -> Result<String> {
 }
 
 /// The node that serves this kind of API server.
-pub fn position(site: &Site, kind: Kind) -> Result<usize> {
+pub(crate) fn position(site: &Site, kind: Kind) -> Result<usize> {
     site.nodes.iter().position(|node| node.kind == kind).with_context(|| format!("no {kind:?} node"))
 }
 
@@ -190,7 +190,7 @@ fn audit_event(site: &Site, node: usize, mark: &str) -> Result<Value> {
 
 /// The events of a node's requests whose URI ends like this; waits for `wanted` of them, for they are written behind the
 /// answer.
-pub fn audit_events(node: &Node, ending: &str, wanted: usize) -> Vec<Value> {
+pub(crate) fn audit_events(node: &Node, ending: &str, wanted: usize) -> Vec<Value> {
     let begun = Instant::now();
     loop {
         let text = fs::read_to_string(&node.audit_log).unwrap_or_default();

@@ -19,10 +19,10 @@ const NAMESPACE: &str = "doomed";
 /// A new API is to be known everywhere within this time.
 const KNOWN: Duration = Duration::from_secs(6);
 /// A namespace is to be gone within this time.
-const GONE: Duration = Duration::from_secs(60);
+const GONE: Duration = Duration::from_mins(1);
 
 /// Definitions, and a namespace that holds an object of a resource that only one server serves.
-pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
+pub(crate) fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
     report.begin(
         "lifecycle",
         "Custom resources during skew, and a namespace with objects of which one server knows nothing.",

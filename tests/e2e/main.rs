@@ -10,11 +10,13 @@ mod apiserver;
 mod assets;
 #[path = "../tests/cluster_support/mod.rs"]
 mod cluster_support;
+mod disturb;
 mod etcd;
 mod forwarder;
 mod health;
 mod identity;
 mod lifecycle;
+mod load;
 mod matrix;
 mod report;
 mod rights;
@@ -63,14 +65,17 @@ fn run(cli: &Cli) -> Result<bool> {
     std::fs::create_dir_all(&cli.out).with_context(|| format!("cannot create {}", cli.out.display()))?;
     let mut report = Report::default();
     let begun = Instant::now();
-    for scenario in SCENARIOS {
-        if !cli.only.is_empty() && !cli.only.iter().any(|name| name == scenario.plan_name) {
-            report.left_out(scenario.plan_name, "not asked for");
+    for (name, scenario) in SCENARIOS {
+        if !cli.only.is_empty() && !cli.only.iter().any(|asked| asked == name) {
+            report.left_out(name, "not asked for");
             continue;
         }
-        if let Err(error) = (scenario.run)(&assets, cli, &mut report) {
+        let started = Instant::now();
+        if let Err(error) = scenario(&assets, cli, &mut report) {
+            report.begin(name, "A scenario that could not go on to its end.");
             report.broke_off(&format!("{error:#}"));
         }
+        report.note(&format!("{name}: {:.0} s", started.elapsed().as_secs_f32()));
     }
     let head = format!("{:.0} s", begun.elapsed().as_secs_f32());
     let path = cli.out.join("report.md");
@@ -83,14 +88,19 @@ fn run(cli: &Cli) -> Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// Everything that runs on one control plane.
-struct Scenario {
-    plan_name: &'static str,
-    run: fn(&Assets, &Cli, &mut Report) -> Result<()>,
-}
+type Scenario = fn(&Assets, &Cli, &mut Report) -> Result<()>;
 
-const SCENARIOS: &[Scenario] =
-    &[Scenario { plan_name: "skewed", run: skewed }, Scenario { plan_name: "upgrade", run: upgraded }];
+/// Everything that runs on one control plane, by name.
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("quiet", quiet),
+    ("skewed", skewed),
+    ("built-in-on", built_in_on),
+    ("built-in-mixed", built_in_mixed),
+    ("three-nodes", three_nodes),
+    ("on-skew", on_skew),
+    ("disturbed", disturbed),
+    ("upgrade", upgraded),
+];
 
 /// Without a proxy, then with one on each node.
 fn quiet(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
@@ -121,27 +131,34 @@ fn skewed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
 /// Both servers have their own proxy, too.
 fn built_in_on(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let nodes = vec![(Kind::Old, BuiltIn::On), (Kind::New, BuiltIn::On)];
-    combined(assets, cli, Plan { name: "built-in-on", nodes, steering: Some("always") }, report)
+    combined(assets, cli, &Plan { name: "built-in-on", nodes, steering: Some("always") }, report)
 }
 
 /// Only the new server has its own proxy, as in an upgrade to 1.36.
 fn built_in_mixed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::On)];
-    combined(assets, cli, Plan { name: "built-in-mixed", nodes, steering: Some("always") }, report)
+    combined(assets, cli, &Plan { name: "built-in-mixed", nodes, steering: Some("always") }, report)
 }
 
 fn three_nodes(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off), (Kind::Old, BuiltIn::Off)];
-    combined(assets, cli, Plan { name: "three-nodes", nodes, steering: Some("always") }, report)
+    combined(assets, cli, &Plan { name: "three-nodes", nodes, steering: Some("always") }, report)
 }
 
 fn on_skew(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off)];
-    combined(assets, cli, Plan { name: "on-skew", nodes, steering: Some("on-skew") }, report)
+    combined(assets, cli, &Plan { name: "on-skew", nodes, steering: Some("on-skew") }, report)
 }
 
-fn combined(assets: &Assets, cli: &Cli, plan: Plan, report: &mut Report) -> Result<()> {
-    matrix::run(&Site::start(assets, &plan, &cli.out)?, plan.name, report)
+fn combined(assets: &Assets, cli: &Cli, plan: &Plan, report: &mut Report) -> Result<()> {
+    matrix::run(&Site::start(assets, plan, &cli.out)?, plan.name, report)
+}
+
+/// Programs die, hang and come back.
+fn disturbed(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
+    let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off)];
+    let plan = Plan { name: "disturbed", nodes, steering: Some("always") };
+    disturb::run(&mut Site::start(assets, &plan, &cli.out)?, report)
 }
 
 /// Two old servers that become new ones.

@@ -13,7 +13,7 @@ use crate::skew::PEER_ONLY;
 const REQUESTS: usize = 20;
 
 /// Asks each node for what only new servers serve.
-pub fn run(site: &Site, name: &str, report: &mut Report) -> Result<()> {
+pub(crate) fn run(site: &Site, name: &str, report: &mut Report) -> Result<()> {
     report.begin(name, "What only new servers serve, asked for through each node; each request reaches one API server's handlers once.");
     for (number, node) in site.nodes.iter().enumerate() {
         let mark = format!("{name}-{number}");

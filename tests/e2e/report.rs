@@ -7,7 +7,7 @@ use anyhow::Result;
 
 /// The report of one run.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     text: String,
     failed: Vec<String>,
     checks: usize,
@@ -16,7 +16,7 @@ pub struct Report {
 
 impl Report {
     /// What follows belongs to this scenario.
-    pub fn begin(&mut self, scenario: &str, what: &str) {
+    pub(crate) fn begin(&mut self, scenario: &str, what: &str) {
         println!("== {scenario}: {what}");
         scenario.clone_into(&mut self.scenario);
         let _ = write!(
@@ -26,12 +26,12 @@ impl Report {
     }
 
     /// One line: what should be and what is.
-    pub fn equal(&mut self, check: &str, expected: &str, seen: &str) {
+    pub(crate) fn equal(&mut self, check: &str, expected: &str, seen: &str) {
         self.check(check, expected, seen, expected == seen);
     }
 
     /// One line whose author decides whether it is right.
-    pub fn check(&mut self, check: &str, expected: &str, seen: &str, holds: bool) {
+    pub(crate) fn check(&mut self, check: &str, expected: &str, seen: &str, holds: bool) {
         self.checks += 1;
         let verdict = if holds { "ok" } else { "FAILED" };
         let _ = writeln!(self.text, "| {} | {} | {} | {verdict} |", cell(check), cell(expected), cell(seen));
@@ -42,29 +42,29 @@ impl Report {
     }
 
     /// Text between the tables.
-    pub fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         println!("   {text}");
         let _ = write!(self.text, "\n```\n{text}\n```\n");
     }
 
     /// A scenario could not go on.
-    pub fn broke_off(&mut self, why: &str) {
+    pub(crate) fn broke_off(&mut self, why: &str) {
         self.check("goes on to its end", "yes", why, false);
     }
 
     /// A scenario was left out.
-    pub fn left_out(&mut self, scenario: &str, why: &str) {
+    pub(crate) fn left_out(&mut self, scenario: &str, why: &str) {
         println!("== {scenario}: left out: {why}");
         let _ = write!(self.text, "\n## {scenario}\n\nLeft out: {why}\n");
     }
 
     /// Number of checks, and those that failed.
-    pub fn verdict(&self) -> (usize, &[String]) {
+    pub(crate) fn verdict(&self) -> (usize, &[String]) {
         (self.checks, &self.failed)
     }
 
     /// Writes it all.
-    pub fn write_to(&self, path: &Path, head: &str) -> Result<()> {
+    pub(crate) fn write_to(&self, path: &Path, head: &str) -> Result<()> {
         let verdict = format!("{} checks, {} failed", self.checks, self.failed.len());
         std::fs::write(path, format!("# End to end\n\n{head}\n\n{verdict}\n{}", self.text))?;
         Ok(())

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 const USER: &str = "system:mixed-version-proxy";
 
 /// Where each object is created, and the object.
-pub fn objects() -> Vec<(String, Value)> {
+pub(crate) fn objects() -> Vec<(String, Value)> {
     let all = ["get", "list", "watch"];
     let leases = ["get", "list", "watch", "create", "update"];
     vec![

@@ -22,7 +22,7 @@ use crate::cluster_support::Process;
 use crate::etcd;
 
 /// The source that the kernel never steers.
-pub const EXEMPT_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 64, 43, 1);
+pub(crate) const EXEMPT_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 64, 43, 1);
 /// Where clients are that are on no node.
 const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 62, 0, 100);
 const ADMIN_PORT: u16 = 9643;
@@ -31,46 +31,46 @@ const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// How a site is set up.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Names logs and reports.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// One API server each.
-    pub nodes: Vec<(Kind, BuiltIn)>,
+    pub(crate) nodes: Vec<(Kind, BuiltIn)>,
     /// `--steering` of the proxies; none without.
-    pub steering: Option<&'static str>,
+    pub(crate) steering: Option<&'static str>,
 }
 
 /// One control-plane node.
-pub struct Node {
-    pub name: String,
-    pub ip: Ipv4Addr,
-    pub netns: Arc<Netns>,
-    pub kind: Kind,
-    pub built_in: BuiltIn,
-    pub audit_log: PathBuf,
-    pub server_log: PathBuf,
-    pub proxy_log: PathBuf,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) netns: Arc<Netns>,
+    pub(crate) kind: Kind,
+    pub(crate) built_in: BuiltIn,
+    pub(crate) audit_log: PathBuf,
+    pub(crate) server_log: PathBuf,
+    pub(crate) proxy_log: PathBuf,
     server: Option<Process>,
     proxy: Option<Process>,
     bpffs: TempDir,
 }
 
 /// Nodes, clients and an etcd.
-pub struct Site {
-    pub nodes: Vec<Node>,
-    pub elsewhere: Arc<Netns>,
-    pub pki: Pki,
-    pub admin: Identity,
-    pub trust: Trust,
-    pub assets: Assets,
-    pub files: TempDir,
+pub(crate) struct Site {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) elsewhere: Arc<Netns>,
+    pub(crate) pki: Pki,
+    pub(crate) admin: Identity,
+    pub(crate) trust: Trust,
+    pub(crate) assets: Assets,
+    pub(crate) files: TempDir,
     plan: Plan,
     _etcd: Process,
 }
 
 impl Site {
     /// Starts everything and waits until all of it is ready.
-    pub fn start(assets: &Assets, plan: &Plan, logs: &Path) -> Result<Self> {
+    pub(crate) fn start(assets: &Assets, plan: &Plan, logs: &Path) -> Result<Self> {
         let logs = logs.join(plan.name);
         std::fs::create_dir_all(&logs)?;
         let elsewhere = Arc::new(Netns::new("clients")?);
@@ -125,7 +125,7 @@ impl Site {
     }
 
     /// Starts a node's API server, as whatever kind the node is now, and does not wait for it.
-    pub fn start_server(&mut self, node: usize) -> Result<()> {
+    pub(crate) fn start_server(&mut self, node: usize) -> Result<()> {
         let program = self.assets.apiserver.clone();
         let at = &self.nodes[node];
         let server = self.apiserver(at);
@@ -137,7 +137,7 @@ impl Site {
     }
 
     /// Waits until a node's API server says that it is ready.
-    pub fn wait_for_server(&self, node: usize) -> Result<()> {
+    pub(crate) fn wait_for_server(&self, node: usize) -> Result<()> {
         let begun = Instant::now();
         let at = &self.nodes[node];
         loop {
@@ -157,17 +157,17 @@ impl Site {
     }
 
     /// Takes a node's API server, to be stopped.
-    pub fn take_server(&mut self, node: usize) -> Result<Process> {
+    pub(crate) fn take_server(&mut self, node: usize) -> Result<Process> {
         self.nodes[node].server.take().context("no API server runs there")
     }
 
     /// Takes a node's proxy, to be stopped.
-    pub fn take_proxy(&mut self, node: usize) -> Result<Process> {
+    pub(crate) fn take_proxy(&mut self, node: usize) -> Result<Process> {
         self.nodes[node].proxy.take().context("no proxy runs there")
     }
 
     /// Starts a node's proxy and does not wait for it.
-    pub fn start_proxy(&mut self, node: usize) -> Result<()> {
+    pub(crate) fn start_proxy(&mut self, node: usize) -> Result<()> {
         let at = &self.nodes[node];
         let file = |name: &str| self.files.path().join(&at.name).join(name).display().to_string();
         let arguments = [
@@ -186,7 +186,7 @@ impl Site {
     }
 
     /// Waits until a node's proxy is ready and knows all its peers.
-    pub fn wait_for_proxy(&self, node: usize) -> Result<()> {
+    pub(crate) fn wait_for_proxy(&self, node: usize) -> Result<()> {
         let begun = Instant::now();
         let at = &self.nodes[node];
         loop {
@@ -213,7 +213,7 @@ impl Site {
     }
 
     /// One administrator's request to a node's API server itself, past the proxy.
-    pub fn straight(
+    pub(crate) fn straight(
         &self,
         node: usize,
         method: Method,
@@ -230,7 +230,13 @@ impl Site {
     }
 
     /// One administrator's request from elsewhere to a node's port.
-    pub fn request(&self, node: usize, method: Method, target: &str, body: Option<&Value>) -> Result<Answer> {
+    pub(crate) fn request(
+        &self,
+        node: usize,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer> {
         let options = self.options(node);
         let request = json_request(method, target, body)?;
         self.elsewhere.block_on(|| async {
@@ -241,7 +247,7 @@ impl Site {
     }
 
     /// The same with an `Accept` header and without a body.
-    pub fn request_as(
+    pub(crate) fn request_as(
         &self,
         node: usize,
         method: Method,
@@ -255,12 +261,12 @@ impl Site {
     }
 
     /// An administrator's connection to a node from elsewhere.
-    pub fn options(&self, node: usize) -> ClientOptions {
+    pub(crate) fn options(&self, node: usize) -> ClientOptions {
         ClientOptions::new(self.nodes[node].address(), self.trust.clone()).with_identity(&self.admin)
     }
 
     /// An administrator's connection from within a node.
-    pub fn options_on_node(&self) -> ClientOptions {
+    pub(crate) fn options_on_node(&self) -> ClientOptions {
         ClientOptions::new((Ipv4Addr::LOCALHOST, SECURE_PORT).into(), self.trust.clone())
             .with_identity(&self.admin)
     }
@@ -335,7 +341,7 @@ impl Node {
     }
 
     /// Runs `work` on the node, under its name: an API server's Lease is named after it.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.netns.run(|| {
             unshare(CloneFlags::CLONE_NEWUTS).expect("root may have a host name of its own");
             nix::unistd::sethostname(&self.name).expect("root may set it");
@@ -344,22 +350,22 @@ impl Node {
     }
 
     /// Where clients elsewhere dial it.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         (self.ip, SECURE_PORT).into()
     }
 
     /// The proxy, to signal it.
-    pub fn proxy(&self) -> Option<&Process> {
+    pub(crate) fn proxy(&self) -> Option<&Process> {
         self.proxy.as_ref()
     }
 
     /// The API server, to signal it.
-    pub fn server(&self) -> Option<&Process> {
+    pub(crate) fn server(&self) -> Option<&Process> {
         self.server.as_ref()
     }
 
     /// What the proxy answers on its admin address; empty while it does not.
-    pub fn admin(&self, path: &str) -> String {
+    pub(crate) fn admin(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
         let exchanged = async || {
@@ -386,12 +392,12 @@ impl Drop for Node {
 }
 
 /// Sends one request on a connection of its own.
-pub async fn send(options: &ClientOptions, request: Request<Bytes>) -> Result<Answer> {
+pub(crate) async fn send(options: &ClientOptions, request: Request<Bytes>) -> Result<Answer> {
     Client::connect(options).await?.fetch(request).await
 }
 
 /// A request with a JSON body, or none.
-pub fn json_request(method: Method, target: &str, body: Option<&Value>) -> Result<Request<Bytes>> {
+pub(crate) fn json_request(method: Method, target: &str, body: Option<&Value>) -> Result<Request<Bytes>> {
     let request = Request::builder().method(method).uri(target).header("accept", "application/json");
     Ok(match body {
         Some(body) => request.header("content-type", "application/json").body(body.to_string().into())?,

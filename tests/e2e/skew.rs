@@ -12,13 +12,13 @@ use crate::report::Report;
 use crate::site::Site;
 
 /// A collection that new servers have and old ones lack: it is beta and off by default.
-pub const PEER_ONLY: &str = "/apis/coordination.k8s.io/v1beta1/leasecandidates";
+pub(crate) const PEER_ONLY: &str = "/apis/coordination.k8s.io/v1beta1/leasecandidates";
 const OBJECT: &str = "apiVersion: coordination.k8s.io/v1beta1\nkind: LeaseCandidate\n\
     metadata: {name: probe, namespace: default}\nspec:\n  leaseName: probe\n  binaryVersion: 0.1.0\n  \
     emulationVersion: 0.1.0\n  strategy: OldestEmulationVersion\n";
 
 /// The collection, after a look whether it is one in fact.
-pub fn peer_only(site: &Site) -> Result<String> {
+pub(crate) fn peer_only(site: &Site) -> Result<String> {
     for (kind, expected) in [(Kind::Old, 404), (Kind::New, 200)] {
         let answer = site.straight(position(site, kind)?, Method::GET, PEER_ONLY, None)?;
         ensure!(answer.status == expected, "{kind:?} server answers {} for {PEER_ONLY}", answer.status);
@@ -27,7 +27,7 @@ pub fn peer_only(site: &Site) -> Result<String> {
 }
 
 /// Goes through it with kubectl.
-pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
+pub(crate) fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
     report.begin("skew", "kubectl uses through the old node what only the new one serves.");
     let (old, new) = (position(site, Kind::Old)?, position(site, Kind::New)?);
     let answer = site.request(old, Method::GET, peer_only, None)?;
@@ -44,6 +44,35 @@ pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
         let (expected, seen) = (kubectl(site, new, arguments, "")?, kubectl(site, old, arguments, "")?);
         report.equal(&format!("kubectl {}", arguments.join(" ")), &digest(&expected), &digest(&seen));
     }
+    writes(site, old, report)?;
+    refusals(site, old, report)
+}
+
+/// What kubectl says, straight and through the proxy.
+fn refusals(site: &Site, old: usize, report: &mut Report) -> Result<()> {
+    for arguments in [
+        &["get", "pods", "-A"][..],
+        &["get", "configmaps", "-n", "kube-system", "-o", "name"],
+        &["get", "--raw", "/version"],
+        &["auth", "whoami"],
+        &["get", "nothings"],
+        &["logs", "no-such-pod"],
+        &["exec", "no-such-pod", "--", "true"],
+        &[
+            "get",
+            "apiservices",
+            "-o",
+            "jsonpath={.items[?(@.status.conditions[0].status!='True')].metadata.name}",
+        ],
+    ] {
+        let (expected, seen) = (kubectl_straight(site, old, arguments)?, kubectl(site, old, arguments, "")?);
+        report.equal(&format!("kubectl {}", arguments.join(" ")), &expected.text(), &seen.text());
+    }
+    Ok(())
+}
+
+/// Creates, changes and deletes an object that only the peer knows.
+fn writes(site: &Site, old: usize, report: &mut Report) -> Result<()> {
     let file = &["-f", "-"];
     for (arguments, expected) in [
         (&["create", "--validate=strict"][..], "leasecandidate.coordination.k8s.io/probe created"),
@@ -71,43 +100,25 @@ pub fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<()> {
         &seen.text(),
         seen.stderr.contains(expected),
     );
-    for arguments in [
-        &["get", "pods", "-A"][..],
-        &["get", "configmaps", "-n", "kube-system", "-o", "name"],
-        &["get", "--raw", "/version"],
-        &["auth", "whoami"],
-        &["get", "nothings"],
-        &["logs", "no-such-pod"],
-        &["exec", "no-such-pod", "--", "true"],
-        &[
-            "get",
-            "apiservices",
-            "-o",
-            "jsonpath={.items[?(@.status.conditions[0].status!='True')].metadata.name}",
-        ],
-    ] {
-        let (expected, seen) = (kubectl_straight(site, old, arguments)?, kubectl(site, old, arguments, "")?);
-        report.equal(&format!("kubectl {}", arguments.join(" ")), &expected.text(), &seen.text());
-    }
     Ok(())
 }
 
 /// What a command said.
-pub struct Said {
-    pub status: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Said {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Said {
     /// All of it.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{}: {}{}", self.status, self.stdout, self.stderr)
     }
 }
 
 /// kubectl as an administrator from elsewhere.
-pub fn kubectl(site: &Site, node: usize, arguments: &[&str], input: &str) -> Result<Said> {
+pub(crate) fn kubectl(site: &Site, node: usize, arguments: &[&str], input: &str) -> Result<Said> {
     let at = &site.nodes[node];
     let kubeconfig = site.files.path().join(&at.name).join("admin.conf");
     site.elsewhere.run(|| {

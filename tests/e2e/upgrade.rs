@@ -1,22 +1,19 @@
 //! Upgrades every node's API server, one after the other, while clients of each node go on working.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::Request;
 use mvproxy_tests::client::ClientOptions;
-use mvproxy_tests::netns::Netns;
-use serde_json::json;
 
 use crate::apiserver::Kind;
-use crate::cluster_support::{Connecting, Event, Load, Place, Session, Share, Watcher, differences};
-use crate::etcd::{self, Change};
+use crate::cluster_support::{Connecting, Load, Session, differences};
+use crate::load::{Clients, changes, end_watches, events, revision};
 use crate::report::Report;
-use crate::site::{EXEMPT_SOURCE, Site};
+use crate::site::Site;
 
 /// Through the proxies, and past them: each writes to a namespace of its own, so that they can be told apart in etcd.
 const STEERED: &str = "default";
@@ -31,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(30);
 const LENGTH: Duration = Duration::from_secs(150);
 
 /// Runs it; `peer_only` is the collection that new servers have and old ones lack.
-pub fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> {
+pub(crate) fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> {
     report.begin(
         "rolling upgrade",
         "All nodes go from old to new, one by one, under load through the proxies and, beside it, straight to the API servers.",
@@ -42,18 +39,8 @@ pub fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> 
     let first = revision(site)?;
     let steered = Load::new(STEERED, LENGTH, Duration::from_millis(40));
     let straight = Load::new(STRAIGHT, LENGTH, Duration::from_millis(160));
-    let mut clients: Vec<JoinHandle<Vec<Watcher>>> = Vec::new();
-    let mut straight_clients: Vec<JoinHandle<Vec<Watcher>>> = Vec::new();
-    for node in 0..site.nodes.len() {
-        let at = &site.nodes[node];
-        let elsewhere = Place { name: format!("to {}", at.name), options: site.options(node) };
-        clients.push(start(&site.elsewhere, &steered, elsewhere, Share::All, first));
-        let on_node = Place { name: format!("on {}", at.name), options: site.options_on_node() };
-        clients.push(start(&at.netns, &steered, on_node, Share::Kept, first));
-        let past = site.options_on_node().from_source(EXEMPT_SOURCE.into());
-        let past = Place { name: format!("straight on {}", at.name), options: past };
-        straight_clients.push(start(&at.netns, &straight, past, Share::All, first));
-    }
+    let clients = Clients::start(site, &steered, first);
+    let straight_clients = Clients::start_straight(site, &straight, first);
     let mut listers = Vec::new();
     std::thread::sleep(Duration::from_secs(4));
     for node in 0..site.nodes.len() {
@@ -77,10 +64,10 @@ pub fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> 
     for load in [&steered, &straight] {
         end_watches(site, load)?;
     }
-    let (watches, straight_watches) = (join(clients), join(straight_clients));
-    listers
-        .into_iter()
-        .for_each(|lister| lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    let (watches, straight_watches) = (clients.join(), straight_clients.join());
+    for lister in listers {
+        lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
 
     report.note(&format!("through mvproxy: {}", steered.ledger.summary()));
     report.note(&format!("straight to the API servers: {}", straight.ledger.summary()));
@@ -100,17 +87,6 @@ pub fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Result<()> 
     let failed = straight.ledger.failures().len();
     report.check("failed requests straight", "> 0", &failed.to_string(), failed > 0);
     Ok(())
-}
-
-fn start(
-    netns: &Arc<Netns>,
-    load: &Arc<Load>,
-    place: Place,
-    share: Share,
-    after: u64,
-) -> JoinHandle<Vec<Watcher>> {
-    let (netns, load) = (Arc::clone(netns), Arc::clone(load));
-    std::thread::spawn(move || netns.block_on(|| load.run(place, share, after)))
 }
 
 /// Lists a collection of new servers again and again through one node, on kept and on fresh connections.
@@ -141,40 +117,4 @@ fn list_new(site: &Site, load: &Arc<Load>, node: usize, collection: &str) -> Joi
             }
         });
     })
-}
-
-fn join(clients: Vec<JoinHandle<Vec<Watcher>>>) -> Vec<Watcher> {
-    let join = |thread: JoinHandle<_>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    clients.into_iter().flat_map(join).collect()
-}
-
-/// The present revision of the store.
-fn revision(site: &Site) -> Result<u64> {
-    let answer = site.straight(0, Method::GET, "/api/v1/namespaces/default/configmaps", None)?;
-    let list = answer.json()?;
-    let revision = list["metadata"]["resourceVersion"].as_str().context("a list has a revision")?;
-    Ok(revision.parse()?)
-}
-
-/// Writes one last object and tells the watches which.
-fn end_watches(site: &Site, load: &Load) -> Result<()> {
-    // Clients finish the object they are at; their writes come before the last one.
-    std::thread::sleep(Duration::from_secs(1));
-    let collection = format!("/api/v1/namespaces/{}/configmaps", load.namespace);
-    let object = json!({"metadata": {"name": "last"}, "data": {"mark": "last"}});
-    let answer = site.straight(0, Method::POST, &collection, Some(&object))?;
-    ensure!(answer.status == 201, "{} {}", answer.status, answer.text());
-    let created = answer.json()?;
-    let revision = created["metadata"]["resourceVersion"].as_str().context("an object has a revision")?;
-    load.last_revision.store(revision.parse()?, Ordering::Relaxed);
-    Ok(())
-}
-
-fn changes(site: &Site, namespace: &str) -> Result<Vec<Change>> {
-    etcd::history(&site.elsewhere, &format!("/registry/configmaps/{namespace}/"))
-}
-
-fn events(changes: &[Change], after: u64, load: &Load) -> Vec<Event> {
-    let last = load.last_revision.load(Ordering::Relaxed);
-    changes.iter().filter(|one| one.revision > after && one.revision <= last).map(Change::event).collect()
 }

@@ -98,27 +98,9 @@ async fn answer(
         Ok(user) => user,
         Err(status) => return (Some(User::default()), Err(status)),
     };
-    let fault = shared.faults.of_request(&info.path).filter(|_| !shared.loopback.is_own(&parts.headers));
-    let cut = match fault {
-        Some(Fault::Delay(delay)) => {
-            tokio::time::sleep(delay).await;
-            None
-        }
-        Some(Fault::InternalError) => return (Some(user), Err(Status::internal("an injected fault"))),
-        Some(Fault::Forbidden) => {
-            let details = Details::of(&info.group, &info.resource, &info.name);
-            return (Some(user), Err(Status::forbidden(details, "an injected fault")));
-        }
-        Some(Fault::TooManyRequests { retry_after }) => {
-            return (Some(user), Err(Status::too_many_requests(retry_after)));
-        }
-        Some(Fault::CutBody { after }) => Some((after, Then::Break)),
-        Some(Fault::StallBody { after }) => Some((after, Then::Stall)),
-        Some(Fault::GoAway) => {
-            connection.close.notify_one();
-            None
-        }
-        Some(Fault::Refuse | Fault::TurnAway { .. } | Fault::ShuttingDown) | None => None,
+    let cut = match suffer(shared, connection, &parts, &info).await {
+        Ok(cut) => cut,
+        Err(status) => return (Some(user), Err(status)),
     };
     if let Err(status) = authorize(&user, &info) {
         return (Some(user), Err(status));
@@ -135,6 +117,30 @@ async fn answer(
         None => outcome,
     };
     (Some(user), outcome)
+}
+
+/// Lets an injected fault have its way; after how many bytes the body is to be cut.
+async fn suffer(
+    shared: &Shared,
+    connection: &Connection,
+    parts: &request::Parts,
+    info: &RequestInfo,
+) -> Result<Option<(usize, Then)>, Box<Status>> {
+    let fault = shared.faults.of_request(&info.path).filter(|_| !shared.loopback.is_own(&parts.headers));
+    match fault {
+        Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
+        Some(Fault::InternalError) => return Err(Status::internal("an injected fault")),
+        Some(Fault::Forbidden) => {
+            let details = Details::of(&info.group, &info.resource, &info.name);
+            return Err(Status::forbidden(details, "an injected fault"));
+        }
+        Some(Fault::TooManyRequests { retry_after }) => return Err(Status::too_many_requests(retry_after)),
+        Some(Fault::CutBody { after }) => return Ok(Some((after, Then::Break))),
+        Some(Fault::StallBody { after }) => return Ok(Some((after, Then::Stall))),
+        Some(Fault::GoAway) => connection.close.notify_one(),
+        Some(Fault::Refuse | Fault::TurnAway { .. } | Fault::ShuttingDown) | None => {}
+    }
+    Ok(None)
 }
 
 /// Finds the handler of a path.
