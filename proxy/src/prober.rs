@@ -81,8 +81,11 @@ impl Prober {
 async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, refresh: Arc<Refresh>, upstream: Upstream) {
     let was_healthy = vitals.is_healthy(&upstream);
     if let Ok(Ok(response)) = timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
-        // A server that refuses to say whether it is ready does answer: only its own "no" counts.
-        vitals.set_ready(&upstream, response.status() != StatusCode::INTERNAL_SERVER_ERROR);
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => vitals.refused_to_say(&upstream),
+            // Whatever else it answers it does answer: only its own "no" counts.
+            status => vitals.set_ready(&upstream, status != StatusCode::INTERNAL_SERVER_ERROR),
+        }
         vitals.answered(&upstream);
     } else {
         // Until it answers a probe: a server that hangs costs every request that tries it seconds.

@@ -11,6 +11,9 @@ use crate::upstream::Upstream;
 const FIRST_AVOIDANCE: Duration = Duration::from_millis(100);
 /// Longest time a server is avoided without being tried again.
 const LONGEST_AVOIDANCE: Duration = Duration::from_secs(5);
+/// Refusals to say whether a server is ready, one a second, after which it is taken to be: longer than a kube-apiserver takes
+/// from its first answer to its last controller.
+const REFUSALS: u32 = 30;
 /// Round-trip time taken for a server that none was measured for, in microseconds.
 const ASSUMED_RTT_US: u64 = 500;
 
@@ -26,6 +29,8 @@ pub struct Vitals {
 struct Vital {
     /// Whether `/readyz` last said so; true until it was asked.
     ready: AtomicBool,
+    /// How often in a row it refused to say.
+    refusals: AtomicU32,
     /// Failures since the last answer.
     failures: AtomicU32,
     /// Milliseconds after the epoch until which the server is avoided.
@@ -47,6 +52,7 @@ impl Default for Vitals {
     fn default() -> Self {
         let vital = || Vital {
             ready: AtomicBool::new(true),
+            refusals: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             avoid_until_ms: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
@@ -91,7 +97,18 @@ impl Vitals {
 
     /// What the server's `/readyz` says.
     pub fn set_ready(&self, upstream: &Upstream, ready: bool) {
-        self.of(upstream).ready.store(ready, Relaxed);
+        let vital = self.of(upstream);
+        vital.refusals.store(0, Relaxed);
+        vital.ready.store(ready, Relaxed);
+    }
+
+    /// The server refuses to say whether it is ready. That is no news at first: kube-apiserver refuses everybody while its
+    /// authorizer has not read the roles yet. One that goes on so has given nobody the right, and answers.
+    pub fn refused_to_say(&self, upstream: &Upstream) {
+        let vital = self.of(upstream);
+        if vital.refusals.fetch_add(1, Relaxed) >= REFUSALS {
+            self.set_ready(upstream, true);
+        }
     }
 
     /// The round-trip time the kernel measured, in microseconds.

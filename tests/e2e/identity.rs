@@ -12,8 +12,9 @@ use mvproxy_tests::pki::{Identity, Subject};
 use serde_json::{Value, json};
 
 use crate::apiserver::{Kind, SECURE_PORT};
+use crate::node::Node;
 use crate::report::Report;
-use crate::site::{EXEMPT_SOURCE, Node, Site, json_request, send};
+use crate::site::{EXEMPT_SOURCE, Site, json_request, send};
 
 const REVIEW: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 /// Audit events are written behind the answer.

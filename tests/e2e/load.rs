@@ -32,7 +32,7 @@ impl Clients {
 
     /// Clients on every node whose source is never steered.
     pub(crate) fn start_straight(site: &Site, load: &Arc<Load>, after: u64) -> Self {
-        let start = |at: &crate::site::Node| {
+        let start = |at: &crate::node::Node| {
             let options = site.options_on_node().from_source(EXEMPT_SOURCE.into());
             start(
                 &at.netns,

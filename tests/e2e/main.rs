@@ -18,6 +18,7 @@ mod identity;
 mod lifecycle;
 mod load;
 mod matrix;
+mod node;
 mod report;
 mod rights;
 mod site;

@@ -7,6 +7,7 @@ mod support;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -311,4 +312,38 @@ where
     });
     cluster.synced(&proxy).await;
     Dying { proxy, peer }
+}
+
+/// kube-apiserver answers before its authorizer has read any role, and refuses everybody until then.
+#[test]
+fn a_server_that_refuses_to_say_whether_it_is_ready_after_it_was_not_gets_no_requests() {
+    bounded(async {
+        let cluster = Cluster::start().await;
+        let faults = cluster.old.standin.faults();
+        faults.inject(Fault::InternalError, "/readyz", 2);
+        faults.inject(Fault::Forbidden, "/readyz", usize::MAX);
+        let alice = Caller::alice(&cluster.pki);
+        let mut session = alice.connect(cluster.old.proxy.address, Http::Two).await;
+        let (path, mut turn) = (both_serve().path(), 0);
+        let mut goes_to_the_peer = async || {
+            turn += 1;
+            let target = format!("{path}?turn={turn}");
+            assert_eq!(session.get(&target).await.status, 200);
+            !cluster.new.requests_for(&target).is_empty()
+        };
+        eventually("a server that is not ready is passed over", async || {
+            ensure(goes_to_the_peer().await, || "the local server got it".to_owned())
+        })
+        .await;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(4) {
+            assert!(goes_to_the_peer().await, "after {:?}", begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        faults.clear();
+        eventually("a server that is ready again is asked", async || {
+            ensure(!goes_to_the_peer().await, || "the peer got it".to_owned())
+        })
+        .await;
+    });
 }
