@@ -29,7 +29,7 @@ pub struct Merged {
 const GZIP_THRESHOLD: usize = 1400;
 
 impl Merged {
-    /// Adds to the local server's document what each peer in turn describes beyond it. Takes about 100 ms.
+    /// Adds to the local server's document what each peer in turn describes beyond it. Takes a while: megabytes are read and compressed.
     ///
     /// # Errors
     /// When a document cannot be read; sources were looked through before.
