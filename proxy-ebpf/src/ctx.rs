@@ -10,7 +10,8 @@ use core::ptr::{NonNull, from_ref, null_mut};
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup, bpf_sock, bpf_sock_ops,
+    BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE, BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup,
+    bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_sk_storage_get,
@@ -105,7 +106,8 @@ impl Lookup {
     #[inline(always)]
     pub fn assign(&self, socket: &Socket) -> bool {
         // The worker is chosen by heartbeat: the kernel must not pick another member of a reuseport group.
-        let flags = u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT);
+        // While one proxy replaces another, two of these programs run, and the first has chosen already.
+        let flags = u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
         // SAFETY: valid context, and a socket whose reference `Socket` holds.
         unsafe { bpf_sk_assign(self.0.as_ptr(), socket.0.as_ptr().cast(), flags) == 0 }
     }

@@ -243,6 +243,7 @@ impl App {
             cutter: self.shared.readiness.cutter.clone(),
             dismissal: Arc::clone(&self.shared.dismissal),
             at_work: None,
+            begun: std::time::Instant::now(),
             local_failed: None,
             lane_peers: Vec::new(),
         });

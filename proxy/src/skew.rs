@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time for which steering goes on after the local API server failed last: one that starts may fail again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
+/// Longest time for which a proxy that is being replaced goes on serving while this one does not know every server.
+const HANDOVER: Duration = Duration::from_secs(5);
+
 /// Takes the kernel's slots and switches its mode word; an operator may do the latter too.
 #[derive(Debug)]
 pub struct SkewFollower {
@@ -52,6 +55,8 @@ pub struct SkewFollower {
     pub at_work: Option<AbortOnDropHandle<()>>,
     /// Peers whose proxies' requests pass by source port.
     pub lane_peers: Vec<IpAddr>,
+    /// When the process began.
+    pub begun: Instant,
     /// When the local API server was last seen to fail.
     pub local_failed: Option<Instant>,
 }
@@ -61,7 +66,7 @@ impl SkewFollower {
     pub async fn run(mut self, mut changes: watch::Receiver<()>) {
         loop {
             let alive = match self.follow() {
-                Ok(()) if self.follows_local() => {
+                Ok(()) if self.follows_local() || self.is_expected() => {
                     timeout(LOOK, changes.changed()).await.map_or(true, |changed| changed.is_ok())
                 }
                 Ok(()) => changes.changed().await.is_ok(),
@@ -149,10 +154,23 @@ impl SkewFollower {
         self.local_failed.is_some_and(|failed| failed.elapsed() < RECOVERY)
     }
 
+    /// Whether the slots were not taken yet, and a process that has them may be left in charge for a while.
+    fn is_expected(&self) -> bool {
+        !self.aim.steers && !self.listeners.is_empty() && self.begun.elapsed() < HANDOVER
+    }
+
+    /// Whether another process has slots. It knows every server, while this one would have to say that it does not know yet
+    /// who serves a resource.
+    fn predecessor_serves(&self) -> bool {
+        let state = self.steering.state();
+        state.steering && state.foreign_listeners > 0
+    }
+
     fn wanted(&mut self) -> Aim {
         let snapshot = self.snapshot.load_full();
         let is_skewed = snapshot.is_skewed();
         let steers = snapshot.is_synced()
+            && !(self.is_expected() && self.predecessor_serves() && !snapshot.unknown().is_empty())
             && match self.mode {
                 SteeringMode::Auto | SteeringMode::Always => true,
                 SteeringMode::OnSkew => is_skewed || self.local_fails(snapshot.peers()),

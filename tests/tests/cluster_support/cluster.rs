@@ -159,6 +159,23 @@ impl Cluster {
         Process::start_here(Path::new("nsenter"), &arguments, &log)
     }
 
+    /// Replaces a node's proxy for the `number`th time, from 1, as a rolling update with surge does: the next one steers
+    /// before this one is told to stop. Returns when this one has ended.
+    pub fn replace_proxy(&mut self, node: usize, number: usize) {
+        // Admin addresses take turns: both run at one time.
+        let admin = format!("--admin-address={}", [ADMIN, ADMIN_OF_SECOND][number % 2]);
+        let successor = self.start_second_proxy(node, &[&admin]);
+        let log = self.logs.join(format!("mvproxy-{}-second.log", NODES[node]));
+        let steering = || std::fs::read_to_string(&log).unwrap_or_default().matches("steers=true").count();
+        let begun = Instant::now();
+        while steering() < number {
+            assert!(begun.elapsed() < START_LIMIT, "no successor steers: {}", successor.last_lines());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let former = self.nodes[node].proxy.replace(successor).expect("it runs");
+        former.terminate();
+    }
+
     /// An administrator's connection to `address`.
     pub fn options(&self, address: SocketAddr) -> ClientOptions {
         ClientOptions::new(address, self.trust.clone()).with_identity(&self.admin)
@@ -275,6 +292,11 @@ impl Node {
         }
         sums.retain(|_, count| *count > 0);
         format!("{sums:?}")
+    }
+
+    /// Where its proxy, and nobody else, has a BPF file system.
+    pub fn bpffs(&self) -> &Path {
+        self.bpffs.path()
     }
 
     /// Its proxy.

@@ -54,6 +54,7 @@ pub fn ask(place: &Place<'_>) -> Asked {
 }
 
 /// Asks on a connection that is open.
+#[allow(dead_code, reason = "every test binary uses its own part of this")]
 pub async fn ask_on(client: &mut Client) -> Result<u16, String> {
     let answered = client.get(&only_new_serves().path()).await;
     answered.map(|answer| answer.status.as_u16()).map_err(|error| format!("{error:#}"))
