@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) audit_log: PathBuf,
     pub(crate) server_log: PathBuf,
     pub(crate) proxy_log: PathBuf,
+    /// Length of the API server's log when the proxies were started.
+    pub(crate) log_before: usize,
     pub(crate) server: Option<Process>,
     pub(crate) proxy: Option<Process>,
     pub(crate) bpffs: TempDir,
@@ -72,6 +74,7 @@ impl Node {
             audit_log: log("audit"),
             server_log: log("kube-apiserver"),
             proxy_log: log("mvproxy"),
+            log_before: 0,
             server: None,
             proxy: None,
             bpffs,

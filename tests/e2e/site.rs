@@ -97,6 +97,9 @@ impl Site {
         }
         site.grant()?;
         if site.plan.steering.is_some() {
+            for node in &mut site.nodes {
+                node.log_before = std::fs::read(&node.server_log)?.len();
+            }
             for node in 0..site.nodes.len() {
                 site.start_proxy(node)?;
             }
