@@ -214,9 +214,12 @@ fn it_follows_what_servers_add_and_take_away() {
         let alice = Caller::alice(&cluster.pki);
         let old = || load("v1.34").with_resource("example.com", "v1", "widgets", "Widget");
         cluster.old.standin.set_documents(old());
-        let answer = alice.get(cluster.old.proxy.address, Http::Two, PATH).await;
-        assert!(answer.text().contains("com.example.v1.Widget"), "the local server's news are waited for");
-        assert!(answer.text().contains(&only_new_serves().kind), "and the rest stays");
+        eventually("the local server's news are merged, and the rest stays", async || {
+            let text = alice.get(cluster.old.proxy.address, Http::Two, PATH).await.text();
+            let has = ["com.example.v1.Widget", &only_new_serves().kind].map(|kind| text.contains(kind));
+            ensure(has == [true; 2], || format!("{has:?}"))
+        })
+        .await;
 
         let new = load("v1.36-all").with_resource("example.com", "v1", "gadgets", "Gadget");
         cluster.new.standin.set_documents(new);

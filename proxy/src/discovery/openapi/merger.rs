@@ -79,8 +79,8 @@ enum Outcome {
     Changed,
 }
 
-/// Rounds that are asked for begin no more often.
-const BREATH: Duration = Duration::from_secs(1);
+/// Rounds that are asked for begin no more often; well below what a request waits for news.
+const BREATH: Duration = Duration::from_millis(250);
 /// After a change servers are asked again: they describe a custom resource a moment later than they serve it, and a change
 /// of its schema alone shows nowhere else. The pause doubles from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
