@@ -34,7 +34,7 @@ use crate::prober::Prober;
 use crate::readiness::Readiness;
 use crate::reload::Reloader;
 use crate::serve::{Shared, Worker};
-use crate::skew::{Aim, SkewFollower};
+use crate::skew::{Aim, Passed, SkewFollower};
 use crate::steering::{Attachment, Steering};
 use crate::upstream::{Role, Upstream};
 use crate::worker;
@@ -241,6 +241,7 @@ impl App {
             local: self.config.local_failover.then_some(self.shared.local),
             vitals: Arc::clone(&self.shared.vitals),
             cutter: self.shared.readiness.cutter.clone(),
+            passed: Passed::default(),
             dismissal: Arc::clone(&self.shared.dismissal),
             at_work: None,
             begun: std::time::Instant::now(),

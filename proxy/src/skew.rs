@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time for which steering goes on after the local API server failed last: one that starts may fail again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether connections have passed by since clients were moved.
+const AFTERCARE: Duration = Duration::from_secs(5);
+
 /// Longest time for which a proxy that is being replaced goes on serving while this one does not know every server.
 const HANDOVER: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,8 @@ pub struct SkewFollower {
     pub at_work: Option<AbortOnDropHandle<()>>,
     /// Peers whose proxies' requests pass by source port.
     pub lane_peers: Vec<IpAddr>,
+    /// Connections that went to the API server for want of a live worker.
+    pub passed: Passed,
     /// When the process began.
     pub begun: Instant,
     /// When the local API server was last seen to fail.
@@ -68,6 +73,9 @@ impl SkewFollower {
             let alive = match self.follow() {
                 Ok(()) if self.follows_local() || self.is_expected() => {
                     timeout(LOOK, changes.changed()).await.map_or(true, |changed| changed.is_ok())
+                }
+                Ok(()) if self.aim.moves_in() => {
+                    timeout(AFTERCARE, changes.changed()).await.map_or(true, |changed| changed.is_ok())
                 }
                 Ok(()) => changes.changed().await.is_ok(),
                 Err(source) => {
@@ -93,9 +101,27 @@ impl SkewFollower {
         }
         if aim != self.aim {
             self.aim = aim;
+            let now = self.steering.stats().map_or(0, |stats| stats.failed_open());
+            self.passed = Passed { seen: now, moved: now };
+            self.move_clients();
+        } else if aim.moves_in() && self.has_been_passed_by() {
             self.move_clients();
         }
         Ok(())
+    }
+
+    /// Whether connections have failed open since clients were moved, and no more do: a proxy that hung, or was not there,
+    /// would else be without these clients for as long as their connections live.
+    fn has_been_passed_by(&mut self) -> bool {
+        let Some(stats) = self.steering.stats() else { return false };
+        let is_at_work = self.at_work.as_ref().is_some_and(|task| !task.is_finished());
+        let has_settled = std::mem::replace(&mut self.passed.seen, stats.failed_open()) == self.passed.seen;
+        let is_news = self.passed.seen != self.passed.moved;
+        if has_settled && is_news && !is_at_work {
+            self.passed.moved = self.passed.seen;
+            return true;
+        }
+        false
     }
 
     fn note_peers(&mut self) -> Result<(), SteeringError> {
@@ -122,7 +148,7 @@ impl SkewFollower {
         Ok(())
     }
 
-    /// Has clients that are connected already follow, in mode `on-skew`.
+    /// Has clients that are connected already follow.
     fn move_clients(&mut self) {
         let Some(cutter) = &self.cutter else { return };
         // Whoever was on the way in the other direction is not any more.
@@ -187,4 +213,20 @@ pub struct Aim {
     steers: bool,
     /// Whether some peer serves what the local server does not.
     is_skewed: bool,
+}
+
+impl Aim {
+    /// Whether clients that go straight to the API server miss something there.
+    fn moves_in(self) -> bool {
+        self.steers && self.is_skewed
+    }
+}
+
+/// Counts of [`mvproxy_common::SteerStats::failed_open`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passed {
+    /// At the latest look.
+    seen: u64,
+    /// When clients were moved last.
+    moved: u64,
 }

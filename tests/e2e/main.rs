@@ -8,6 +8,7 @@
 
 mod apiserver;
 mod assets;
+mod cgroup;
 #[path = "../tests/cluster_support/mod.rs"]
 mod cluster_support;
 mod disturb;

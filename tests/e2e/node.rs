@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use crate::apiserver::{BuiltIn, Kind, SECURE_PORT};
+use crate::cgroup::Cgroup;
 use crate::cluster_support::Process;
 use crate::site::CLIENTS;
 
@@ -32,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) server: Option<Process>,
     pub(crate) proxy: Option<Process>,
     pub(crate) bpffs: TempDir,
+    /// Of the API server, as a pod has its own.
+    pub(crate) cgroup: Cgroup,
 }
 
 impl Node {
@@ -78,6 +81,7 @@ impl Node {
             server: None,
             proxy: None,
             bpffs,
+            cgroup: Cgroup::new(&name)?,
             name,
         })
     }

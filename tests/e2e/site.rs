@@ -118,6 +118,7 @@ impl Site {
         std::fs::write(self.manifest(at), server.manifest())?;
         let flags = server.flags();
         let process = at.run(|| Process::start_here(&program, &flags, &at.server_log));
+        at.cgroup.take(process.id())?;
         self.nodes[node].server = Some(process);
         Ok(())
     }

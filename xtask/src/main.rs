@@ -38,7 +38,7 @@ enum Verb {
     Test,
     /// Show mvproxy at work between an old and a new API server
     Demo(demo::DemoArgs),
-    /// Run mvproxy between real clients and real API servers (root only; KUBEBUILDER_ASSETS names the folder of kube-apiserver,
+    /// Run mvproxy between real clients and real API servers (root only; `KUBEBUILDER_ASSETS` names the folder of kube-apiserver,
     /// etcd and kubectl)
     E2e(e2e::E2eArgs),
     /// Check formatting, conventions, clippy and documentation

@@ -14,9 +14,9 @@ use crate::steering::{Steering, SteeringOptions};
 /// A worker that has not served for this long is passed over by the kernel.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// Only where steering begins while clients are connected.
+/// What moves clients that are connected already, unless nobody is steered or moved.
 pub(super) fn cutter(config: &Config) -> Option<Arc<Cutter>> {
-    let per_second = config.cut_rate.filter(|_| config.steering == SteeringMode::OnSkew)?;
+    let per_second = config.cut_rate.filter(|_| config.steering != SteeringMode::Off)?;
     let rules = Rules {
         secure_port: config.secure_port,
         own_source: config.local_source_ip,

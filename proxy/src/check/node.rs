@@ -28,7 +28,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if !config.canary.is_everyone() {
         found.push(Finding::pass("canary", format!("only {} are steered", config.canary)));
     }
-    if config.steering == SteeringMode::OnSkew && config.cut_rate.is_some() {
+    if config.steering != SteeringMode::Off && config.cut_rate.is_some() {
         found.push(cutting());
     }
     found.extend(lane(config));

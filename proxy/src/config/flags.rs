@@ -108,8 +108,8 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("steer-percent", "NUMBER", LOCAL)
     },
     FlagSpec {
-        help: "With --steering=on-skew: connections moved each second. Those straight to the API server are cut once there \
-               is something to steer for; steered ones are told to leave (GOAWAY) when there is not any more. 0 leaves \
+        help: "Connections moved each second. Those straight to the API server are cut while a peer serves more than it \
+               does; with --steering=on-skew, steered ones are told to leave (GOAWAY) when none does any more. 0 leaves \
                them where they are [default: 100]",
         ..one("cut-rate", "NUMBER", LOCAL)
     },

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -199,9 +199,6 @@ async fn discover(load: Arc<Load>, name: String, mut session: Session) {
             let found = ask(&load, &mut session, &what, request, |answer| {
                 let resources = resources_in(&answer.json().ok()?)?;
                 let missing: Vec<&String> = known.difference(&resources).collect();
-                if !missing.is_empty() {
-                    println!("{:?}: {name} {path} lacks {missing:?}", SystemTime::now());
-                }
                 (answer.status == StatusCode::OK && missing.is_empty()).then_some(resources)
             })
             .await;
