@@ -113,7 +113,7 @@ impl Admin {
 /// beside the old one, and the path of requests has no port that they could both want.
 ///
 /// # Errors
-/// When the address cannot be listened on, now or later.
+/// When the address cannot be listened on, whoever has it.
 pub fn listen(address: SocketAddr) -> io::Result<Option<std::net::TcpListener>> {
     match std::net::TcpListener::bind(address) {
         Ok(listener) => {
@@ -126,30 +126,28 @@ pub fn listen(address: SocketAddr) -> io::Result<Option<std::net::TcpListener>> 
 }
 
 /// The listener, when it can be had.
-async fn freed(mut listener: Option<std::net::TcpListener>, address: SocketAddr) -> TcpListener {
+async fn freed(listener: Option<std::net::TcpListener>, address: SocketAddr) -> TcpListener {
+    let mut listened = Ok(listener);
     let mut is_told = false;
     loop {
-        let error = match listener.take().map_or_else(|| listen(address), |listener| Ok(Some(listener))) {
-            Ok(Some(listener)) => match TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    if is_told {
-                        info!(%address, "--admin-address is free: serving /metrics and /readyz");
-                    }
-                    return listener;
+        let error = match listened.and_then(|listener| listener.map(TcpListener::from_std).transpose()) {
+            Ok(Some(listener)) => {
+                if is_told {
+                    info!(%address, "--admin-address is free: serving /metrics and /readyz");
                 }
-                Err(error) => error,
-            },
+                return listener;
+            }
             Ok(None) => io::ErrorKind::AddrInUse.into(),
             Err(error) => error,
         };
         if !std::mem::replace(&mut is_told, true) {
             warn!(
                 %address, %error,
-                "--admin-address: not to be had, and tried again each second; another proxy that is being replaced may \
-                 still have it"
+                "--admin-address: not to be had yet, and tried again each second; a proxy that is being replaced may have it"
             );
         }
         tokio::time::sleep(RETRY).await;
+        listened = listen(address);
     }
 }
 

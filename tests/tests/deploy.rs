@@ -17,8 +17,13 @@ use std::time::Duration;
 
 use base::{Mounted, Workload};
 use grants::Grants;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use mvproxy::config::{self, Config, Invocation, SteeringMode};
 use mvproxy::{check, worker};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -81,6 +86,28 @@ fn kustomization_lists_the_files_that_are_there_and_moves_none_to_another_namesp
     for kind in ["DaemonSet", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"] {
         assert!(kinds.iter().any(|found| found == kind), "no {kind} in {kinds:?}");
     }
+}
+
+#[test]
+fn every_field_is_one_that_kubernetes_knows() {
+    for object in base::objects() {
+        let known = match object["kind"].as_str().unwrap() {
+            "ClusterRole" => known::<ClusterRole>(&object),
+            "ClusterRoleBinding" => known::<ClusterRoleBinding>(&object),
+            "DaemonSet" => known::<DaemonSet>(&object),
+            "Role" => known::<Role>(&object),
+            "RoleBinding" => known::<RoleBinding>(&object),
+            "ServiceAccount" => known::<ServiceAccount>(&object),
+            other => panic!("{other}"),
+        };
+        assert_eq!(known, object);
+    }
+}
+
+/// What is left of an object when unknown fields are skipped.
+fn known<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
+    let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
+    serde_json::to_value(read).unwrap()
 }
 
 #[test]
