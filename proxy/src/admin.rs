@@ -109,7 +109,7 @@ impl Admin {
 
 /// Listens; `None` where another process has the address.
 ///
-/// On a node, that is the proxy that this one replaces, until it has drained: a DaemonSet with `maxSurge` starts the new one
+/// On a node, that is the proxy that this one replaces, until it has drained: a `DaemonSet` with `maxSurge` starts the new one
 /// beside the old one, and the path of requests has no port that they could both want.
 ///
 /// # Errors
@@ -127,10 +127,10 @@ pub fn listen(address: SocketAddr) -> io::Result<Option<std::net::TcpListener>> 
 
 /// The listener, when it can be had.
 async fn freed(listener: Option<std::net::TcpListener>, address: SocketAddr) -> TcpListener {
-    let mut listened = Ok(listener);
+    let mut found = Ok(listener);
     let mut is_told = false;
     loop {
-        let error = match listened.and_then(|listener| listener.map(TcpListener::from_std).transpose()) {
+        let error = match found.and_then(|listener| listener.map(TcpListener::from_std).transpose()) {
             Ok(Some(listener)) => {
                 if is_told {
                     info!(%address, "--admin-address is free: serving /metrics and /readyz");
@@ -147,7 +147,7 @@ async fn freed(listener: Option<std::net::TcpListener>, address: SocketAddr) -> 
             );
         }
         tokio::time::sleep(RETRY).await;
-        listened = listen(address);
+        found = listen(address);
     }
 }
 
