@@ -1,7 +1,10 @@
 //! Serves /metrics, /livez, /readyz, /skew and /route on the admin address.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -15,7 +18,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::explain::Explainer;
 use crate::metrics::Metrics;
@@ -23,6 +26,8 @@ use crate::readiness::{Audience, Readiness};
 
 /// Scrapes at once; more wait.
 const CONNECTIONS: usize = 16;
+/// Pause between two attempts to have the address.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the admin endpoints read.
 #[derive(Debug)]
@@ -36,15 +41,16 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves until the task is dropped.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    /// Serves until the task is dropped; begins when `address` is free, where `listener` is none.
+    pub async fn serve(self: Arc<Self>, listener: Option<std::net::TcpListener>, address: SocketAddr) {
+        let listener = freed(listener, address).await;
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             let io = match listener.accept().await {
                 Ok((io, _)) => io,
                 Err(error) => {
                     debug!(%error, "admin connection not accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
@@ -98,6 +104,50 @@ impl Admin {
                 "not found; try /metrics, /livez, /readyz?verbose, /skew or /route?method=GET&path=/api\n",
             ),
         }
+    }
+}
+
+/// Listens; `None` where another process has the address.
+///
+/// On a node, that is the proxy that this one replaces, until it has drained: a `DaemonSet` with `maxSurge` starts the new one
+/// beside the old one, and the path of requests has no port that they could both want.
+///
+/// # Errors
+/// When the address cannot be listened on, whoever has it.
+pub fn listen(address: SocketAddr) -> io::Result<Option<std::net::TcpListener>> {
+    match std::net::TcpListener::bind(address) {
+        Ok(listener) => {
+            listener.set_nonblocking(true)?;
+            Ok(Some(listener))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The listener, when it can be had.
+async fn freed(listener: Option<std::net::TcpListener>, address: SocketAddr) -> TcpListener {
+    let mut found = Ok(listener);
+    let mut is_told = false;
+    loop {
+        let error = match found.and_then(|listener| listener.map(TcpListener::from_std).transpose()) {
+            Ok(Some(listener)) => {
+                if is_told {
+                    info!(%address, "--admin-address is free: serving /metrics and /readyz");
+                }
+                return listener;
+            }
+            Ok(None) => io::ErrorKind::AddrInUse.into(),
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut is_told, true) {
+            warn!(
+                %address, %error,
+                "--admin-address: not to be had yet, and tried again each second; a proxy that is being replaced may have it"
+            );
+        }
+        tokio::time::sleep(RETRY).await;
+        found = listen(address);
     }
 }
 

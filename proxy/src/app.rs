@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::accept::listen;
 use crate::account::Accounts;
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::asker::Asker;
 use crate::authentication;
 use crate::config::{Config, SteeringMode};
@@ -52,7 +52,8 @@ pub struct App {
     shared: Arc<Shared>,
     steering: Arc<Steering>,
     listeners: Vec<TcpListener>,
-    admin: TcpListener,
+    /// `None` while the proxy that this one replaces has the address.
+    admin: Option<TcpListener>,
     dialer: Dialer,
     reloader: Reloader,
     /// Taken by the one writer of the snapshot.
@@ -83,9 +84,8 @@ impl App {
         let share_port = config.listen.port() != 0;
         let listeners =
             (0..workers).map(|_| listen(config.listen, share_port)).collect::<Result<Vec<_>, _>>()?;
-        let admin = TcpListener::bind(config.admin_address)
+        let admin = admin::listen(config.admin_address)
             .map_err(|source| AppError::Admin { address: config.admin_address, source })?;
-        admin.set_nonblocking(true)?;
 
         let steering = Arc::new(steer::open(&config)?);
         let slot = steering.counters().slot(config.local_apiserver);
@@ -118,12 +118,12 @@ impl App {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// Address of /metrics and /readyz.
+    /// Address of /metrics and /readyz, as soon as it is free.
     ///
     /// # Errors
     /// Never for a bound socket.
     pub fn admin_address(&self) -> io::Result<SocketAddr> {
-        self.admin.local_addr()
+        self.admin.as_ref().map_or(Ok(self.config.admin_address), TcpListener::local_addr)
     }
 
     /// Cancelling it drains the proxy.
@@ -151,7 +151,7 @@ impl App {
                 local_failover: self.config.local_failover,
             },
         };
-        let admin = tokio::spawn(Arc::new(admin).serve(tokio::net::TcpListener::from_std(self.admin)?));
+        let admin = tokio::spawn(Arc::new(admin).serve(self.admin, self.config.admin_address));
 
         let limit = connection_limit(&self.config).div_ceil(self.config.workers.get());
         let mut threads = Vec::new();

@@ -17,6 +17,8 @@ mod rights;
 mod servers;
 mod table;
 
+pub use node::CAPABILITIES;
+pub use rights::RIGHTS;
 pub use table::table;
 
 /// How serious a finding is.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt as _;
 use mvproxy_tests::standin::Fault;
 use support::{
-    BOTH, Caller, Cluster, Http, Upgraded, both_serve, bounded, ensure, eventually, only_new_serves,
-    promptly, request,
+    BOTH, Caller, Cluster, Http, Proxy, ProxyOptions, Upgraded, both_serve, bounded, ensure, eventually,
+    only_new_serves, promptly, request,
 };
 use tokio::net::TcpStream;
 
@@ -58,6 +58,35 @@ fn open_requests_finish_and_the_proxy_ends() {
             })
             .await;
         }
+    });
+}
+
+#[test]
+fn a_proxy_that_replaces_another_serves_and_takes_the_admin_address_when_that_one_ends() {
+    bounded(async {
+        let mut cluster = Cluster::start().await;
+        let admin = cluster.old.proxy.admin;
+        let flag = format!("--admin-address={admin}");
+        let replacing = Proxy::start(&ProxyOptions {
+            pki: &cluster.pki,
+            serving: &cluster.old.serving,
+            local: cluster.old.standin.addr,
+            peers: &[cluster.new.standin.addr],
+            flags: &[&flag],
+        });
+        let asked = async |address| {
+            let alice = Caller::alice(&cluster.pki);
+            alice.connect(address, Http::Two).await.get(&only_new_serves().path()).await.status.as_u16()
+        };
+        eventually("the new proxy reroutes", async || {
+            let status = asked(replacing.address).await;
+            ensure(status == 200, || status.to_string())
+        })
+        .await;
+        assert_eq!(replacing.admin, admin);
+        cluster.old.proxy.drain();
+        promptly("the old proxy ends", cluster.old.proxy.ended()).await.unwrap();
+        replacing.ready().await;
     });
 }
 

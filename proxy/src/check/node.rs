@@ -12,8 +12,8 @@ use crate::steering;
 
 /// First release with `sk_lookup` links and everything the programs use.
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
-/// Bits of `CapEff` in `/proc/self/status` (linux/capability.h).
-const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+/// What the programs take, and their bits of `CapEff` in `/proc/self/status` (linux/capability.h).
+pub const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
 /// What the kernel chooses source ports from, in both IP versions.
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Stands in for both.

@@ -13,8 +13,8 @@ use crate::config::{Config, RequestHeaderNames, own_credentials};
 use crate::credentials::Credentials;
 use crate::own_client;
 
-/// Verb, group, resource, namespace, and what is lost without it.
-const RIGHTS: [(&str, &str, &str, &str, &str); 7] = [
+/// Verb, group, resource, namespace (empty for the whole cluster), and what is lost without it.
+pub const RIGHTS: [(&str, &str, &str, &str, &str); 7] = [
     ("list", "discovery.k8s.io", "endpointslices", "default", "no peer is found"),
     ("watch", "discovery.k8s.io", "endpointslices", "default", "no change of peers is noticed"),
     ("get", "", "configmaps", "kube-system", "--requestheader-* have to be given as flags"),

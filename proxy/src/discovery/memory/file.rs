@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
+
 /// Name of the file.
 const NAME: &str = "peers.json";
 /// More is neither written nor read. Ten versions of the documents of a cluster with 10,000 resources fit in.
@@ -85,14 +87,17 @@ pub(super) fn replace(folder: &Path, bytes: &[u8]) -> Result<(), MemoryError> {
         return Err(MemoryError::TooLarge { bytes: size });
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(MemoryError::io(folder))?;
-    // A proxy that is being replaced writes its own.
-    let fresh = folder.join(format!("{NAME}.{}.new", std::process::id()));
+    let own = File::open(folder).map_err(MemoryError::io(folder))?;
+    // A proxy that is being replaced writes here too. Their process ids do not tell them apart: in a container each is 1.
+    let own = Flock::lock(own, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| MemoryError::io(folder)(errno.into()))?;
+    let fresh = folder.join(format!("{NAME}.new"));
     let written = write(&fresh, bytes).and_then(|()| std::fs::rename(&fresh, folder.join(NAME)));
     if let Err(error) = written {
         let _ = std::fs::remove_file(&fresh);
         return Err(MemoryError::io(&fresh)(error));
     }
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(MemoryError::io(folder))
+    own.sync_all().map_err(MemoryError::io(folder))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

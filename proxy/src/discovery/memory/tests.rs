@@ -74,6 +74,23 @@ fn the_file_is_for_its_owner_alone_and_replaced_as_a_whole() {
     );
 }
 
+/// A proxy and the one that replaces it, each process 1 of its container.
+#[test]
+fn two_that_write_at_once_leave_a_whole_file() {
+    let (folder, memory, path) = written();
+    std::thread::scope(|scope| {
+        for content in [remembered(), Remembered::default()] {
+            let memory = &memory;
+            scope.spawn(move || (0..100).for_each(|_| memory.write(&content).expect("a writable folder")));
+        }
+        for _ in 0..100 {
+            assert!(memory.try_load(STALE_AFTER).expect("a whole file").is_some());
+        }
+    });
+    assert!(path.exists());
+    assert_eq!(std::fs::read_dir(folder.path().join("new")).expect("a folder").count(), 1);
+}
+
 #[test]
 fn a_file_that_is_damaged_foreign_or_of_another_version_is_not_believed() {
     let (_folder, memory, path) = written();
