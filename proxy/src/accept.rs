@@ -62,6 +62,9 @@ pub fn listen(address: SocketAddr, share_port: bool) -> Result<std::net::TcpList
             // A v6-only listener would be passed over by the kernel when an IPv4 connection is steered to it.
             socket.set_only_v6(false)?;
         }
+        // Of no use but as a mark: accepted connections inherit it, and the kernel tells it to whoever lists sockets. So
+        // a successor knows a proxy's connections from the API server's, in whatever cgroup either is (see `cut`).
+        socket.set_freebind_v4(true)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(share_port)?;
         socket.set_nonblocking(true)?;

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -34,7 +34,7 @@ use crate::prober::Prober;
 use crate::readiness::Readiness;
 use crate::reload::Reloader;
 use crate::serve::{Shared, Worker};
-use crate::skew::{Aim, Passed, SkewFollower};
+use crate::skew::SkewFollower;
 use crate::steering::{Attachment, Steering};
 use crate::upstream::{Role, Upstream};
 use crate::worker;
@@ -51,7 +51,7 @@ pub struct App {
     config: Config,
     shared: Arc<Shared>,
     steering: Arc<Steering>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Arc<TcpListener>>,
     /// `None` while the proxy that this one replaces has the address.
     admin: Option<TcpListener>,
     dialer: Dialer,
@@ -82,8 +82,8 @@ impl App {
         let tls = reloader.tls();
         let workers = config.workers.get();
         let share_port = config.listen.port() != 0;
-        let listeners =
-            (0..workers).map(|_| listen(config.listen, share_port)).collect::<Result<Vec<_>, _>>()?;
+        let listen = |_| listen(config.listen, share_port).map(Arc::new);
+        let listeners = (0..workers).map(listen).collect::<Result<Vec<_>, _>>()?;
         let admin = admin::listen(config.admin_address)
             .map_err(|source| AppError::Admin { address: config.admin_address, source })?;
 
@@ -139,7 +139,7 @@ impl App {
         for address in self.addresses() {
             info!(%address, "serving");
         }
-        let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let listeners = self.listeners.iter().map(Arc::downgrade).collect();
         let Background { mut tasks, switch, lease } = self.start_discovery(listeners)?;
         tasks.spawn(self.reloader.run());
         let admin = Admin {
@@ -189,7 +189,7 @@ impl App {
     }
 
     /// Starts what keeps the snapshot true and what follows it.
-    fn start_discovery(&self, listeners: Vec<TcpListener>) -> Result<Background, AppError> {
+    fn start_discovery(&self, listeners: Vec<Weak<TcpListener>>) -> Result<Background, AppError> {
         let mut tasks = JoinSet::new();
         if !self.config.mixed_version {
             warn!(
@@ -237,16 +237,11 @@ impl App {
             steering: Arc::clone(&self.steering),
             snapshot: Arc::clone(&self.shared.snapshot),
             listeners,
-            aim: Aim::default(),
             local: self.config.local_failover.then_some(self.shared.local),
             vitals: Arc::clone(&self.shared.vitals),
             cutter: self.shared.readiness.cutter.clone(),
-            passed: Passed::default(),
             dismissal: Arc::clone(&self.shared.dismissal),
-            at_work: None,
             begun: std::time::Instant::now(),
-            local_failed: None,
-            lane_peers: Vec::new(),
         });
         let switch = switch.map(|switch| tokio::spawn(switch.run(self.shared.changes.clone())));
         Ok(Background { tasks, switch, lease })

@@ -2,9 +2,9 @@
 //! proxy.
 //!
 //! Problem: a client keeps its connection for hours, and one that goes straight to the API server gets a 404 for what
-//! only a peer serves. Mechanism: `SOCK_DESTROY` ends it as a restart of the API server would, a few each second, in
-//! random order, quiet ones first. Invariant: a connection that might be the API server's own, the proxy's own or nobody's
-//! is left alone.
+//! only a peer serves. Mechanism: `SOCK_DESTROY` ends it as a crash of the API server would, a few each second, in
+//! random order, quiet ones first. Invariant: a connection that might be the API server's own, a proxy's or nobody's is
+//! left alone, and so is everyone while the proxy could not take them.
 
 mod diag;
 mod rules;
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use self::diag::{Diag, TcpSocket, Which};
@@ -30,11 +30,14 @@ use self::rules::Sockets;
 use crate::causes::chain;
 
 /// Pause between two rounds.
-const ROUND: Duration = Duration::from_millis(100);
+const ROUND: Duration = Duration::from_millis(200);
 /// A connection without data for so long has, in all likelihood, no request on its way.
-const QUIET: Duration = Duration::from_millis(250);
-/// A connection that is never quiet for so long is cut all the same.
-const PATIENCE: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(3);
+/// Time after which a connection is cut that is never quiet. Until then ever less quiet is asked for, so that a busy one
+/// goes in the longest pause that it makes.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Time after which those are looked for that nobody had accepted when the rest was listed.
+const ACCEPTED: Duration = Duration::from_secs(2);
 
 /// Why connections cannot be cut.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,12 @@ pub enum CutError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel is too old.
+    #[error(
+        "this kernel does not say which connections are a proxy's (Linux 5.10 does); clients that are connected already \
+         are only steered when they connect anew"
+    )]
+    Untold,
     /// The kernel denied it.
     #[error("the kernel does not let this process {action}; run as root or with CAP_NET_ADMIN")]
     NotPermitted {
@@ -125,19 +134,35 @@ impl Cutter {
     }
 
     /// Cuts those connections that exist now, until none of them is left; not those by which these peers' proxies send
-    /// requests.
-    pub async fn run(self: Arc<Self>, peers: Vec<IpAddr>) {
+    /// requests. It waits while `may_cut` says no.
+    pub async fn run(self: Arc<Self>, peers: Vec<IpAddr>, may_cut: impl Fn() -> bool) {
         let before = self.count();
-        let failure = self.try_run(peers).await.err().map(|error| chain(&error));
+        let failure = self.try_run(&peers, &may_cut).await.err().map(|error| chain(&error));
         if let Some(reason) = &failure {
-            warn!(reason, "connections made before the skew are not cut");
+            warn!(reason, "connections that go straight to the API server are not cut");
         } else {
-            info!(connections = self.count() - before, "cut what was connected before the skew");
+            info!(connections = self.count() - before, "cut what went straight to the API server");
         }
         self.failure.store(failure.map(Arc::new));
     }
 
-    async fn try_run(self: &Arc<Self>, peers: Vec<IpAddr>) -> Result<(), CutError> {
+    async fn try_run(
+        self: &Arc<Self>,
+        peers: &[IpAddr],
+        may_cut: &impl Fn() -> bool,
+    ) -> Result<(), CutError> {
+        let listed = Instant::now();
+        self.cut_those_of_now(peers, may_cut).await?;
+        sleep(ACCEPTED.saturating_sub(listed.elapsed())).await;
+        self.cut_those_of_now(peers, may_cut).await
+    }
+
+    async fn cut_those_of_now(
+        self: &Arc<Self>,
+        peers: &[IpAddr],
+        may_cut: &impl Fn() -> bool,
+    ) -> Result<(), CutError> {
+        let peers = peers.to_vec();
         let mut doomed = self.blocking(move |cutter| Ok(Doomed::new(&cutter.connections(&peers)?))).await?;
         let mut rounds = interval(ROUND);
         // Rounds that were missed are not made up for.
@@ -146,6 +171,9 @@ impl Cutter {
         let mut cut = 0;
         while !doomed.cookies.is_empty() {
             rounds.tick().await;
+            if !may_cut() {
+                continue;
+            }
             let due = due_until(begun.elapsed(), self.per_second);
             let most = due.saturating_sub(cut).min(self.per_round());
             let (rest, done) = self.blocking(move |cutter| cutter.round(doomed, most)).await?;
@@ -166,8 +194,8 @@ impl Cutter {
         let mut left = diag.list(Which::To(self.rules.secure_port))?;
         left.retain(|socket| doomed.cookies.contains(&socket.cookie()));
         doomed.cookies = left.iter().map(TcpSocket::cookie).collect();
-        let may_wait = doomed.since.elapsed() < PATIENCE;
-        left.retain(|socket| !may_wait || socket.quiet_for >= QUIET);
+        let quiet = quiet_after(doomed.since.elapsed());
+        left.retain(|socket| socket.quiet_for >= quiet);
         left.sort_by_cached_key(|socket| doomed.order.hash_one(socket.cookie()));
         let mut done = 0;
         for socket in left.iter().take(most) {
@@ -188,6 +216,9 @@ impl Cutter {
             servers: diag.list(Which::To(port))?,
             clients: diag.list(Which::From(port))?,
         };
+        if sockets.servers.iter().any(|server| server.is_of_proxy.is_none()) {
+            return Err(CutError::Untold);
+        }
         // Read last: whatever is this process's own among them has its descriptor by now.
         let own = own_sockets().map_err(|source| CutError::new("list its own sockets", source))?;
         Ok(self.rules.to_cut(sockets, &own, peers))
@@ -217,6 +248,12 @@ fn rounds_per_second() -> usize {
     usize::try_from(Duration::from_secs(1).as_millis() / ROUND.as_millis()).unwrap_or(1)
 }
 
+/// How long a connection must have been quiet to be cut, after this time of waiting.
+fn quiet_after(waited: Duration) -> Duration {
+    let left = PATIENCE.saturating_sub(waited);
+    QUIET.mul_f64(left.as_secs_f64() / PATIENCE.as_secs_f64())
+}
+
 /// How many may have been cut after this time; the first round may cut its share at once.
 fn due_until(elapsed: Duration, per_second: NonZeroU32) -> usize {
     let millis = u64::try_from((elapsed + ROUND).as_millis()).unwrap_or(u64::MAX);
@@ -234,4 +271,25 @@ fn own_sockets() -> io::Result<HashSet<u32>> {
         own.extend(inode.and_then(|inode| inode.parse::<u32>().ok()));
     }
     Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ever_less_quiet_is_asked_for() {
+        let after = |seconds| quiet_after(Duration::from_secs(seconds));
+        assert_eq!(after(0), QUIET);
+        assert_eq!(after(15), QUIET / 2);
+        assert_eq!(after(30), Duration::ZERO);
+        assert_eq!(after(31), Duration::ZERO);
+    }
+
+    #[test]
+    fn however_late_a_round_comes_the_rate_holds() {
+        let fifty = NonZeroU32::new(50).unwrap();
+        assert_eq!(due_until(Duration::ZERO, fifty), 10);
+        assert_eq!(due_until(Duration::from_secs(2), fifty), 110);
+    }
 }

@@ -302,7 +302,7 @@ impl Live {
             encoder,
             "mvproxy_steering",
             "1 while the kernel steers connections here",
-            self.steering.state().steering,
+            self.steering.state().steers_here(),
         )?;
         let canary = !self.steering.canary().is_everyone();
         gauge(encoder, "mvproxy_steering_canary", "1 while only chosen clients are steered", canary)?;

@@ -1,22 +1,25 @@
 //! Switches steering on and off with what the API servers serve.
 
+mod aftercare;
+
 use std::net::{IpAddr, TcpListener};
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use self::aftercare::Aftercare;
 use crate::causes::chain;
 use crate::config::SteeringMode;
 use crate::cut::Cutter;
 use crate::discovery::Snapshot;
 use crate::dismissal::Dismissal;
-use crate::steering::{Steering, SteeringError};
+use crate::steering::{Steering, SteeringError, WorkerState};
 use crate::upstream::{Role, Upstream};
 use crate::vitals::Vitals;
 
@@ -27,9 +30,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time for which steering goes on after the local API server failed last: one that starts may fail again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether connections have passed by since clients were moved.
-const AFTERCARE: Duration = Duration::from_secs(5);
-
+/// How often it is looked whether steering does what it should.
+const CARE: Duration = Duration::from_secs(1);
 /// Longest time for which a proxy that is being replaced goes on serving while this one does not know every server.
 const HANDOVER: Duration = Duration::from_secs(5);
 
@@ -42,10 +44,8 @@ pub struct SkewFollower {
     pub steering: Arc<Steering>,
     /// What the API servers serve.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// The workers' listeners, in their order; empty once they are in the slots.
-    pub listeners: Vec<TcpListener>,
-    /// What was done last.
-    pub aim: Aim,
+    /// The workers' listeners, in their order. A worker that ends must leave its slot empty, so they are not kept open.
+    pub listeners: Vec<Weak<TcpListener>>,
     /// This node's API server, if peers answer while it cannot (`--local-failover`).
     pub local: Option<Upstream>,
     /// How every API server does.
@@ -54,30 +54,52 @@ pub struct SkewFollower {
     pub cutter: Option<Arc<Cutter>>,
     /// What tells steered clients to leave.
     pub dismissal: Arc<Dismissal>,
-    /// Moves clients, to the proxy or back.
-    pub at_work: Option<AbortOnDropHandle<()>>,
-    /// Peers whose proxies' requests pass by source port.
-    pub lane_peers: Vec<IpAddr>,
-    /// Connections that went to the API server for want of a live worker.
-    pub passed: Passed,
     /// When the process began.
     pub begun: Instant,
+}
+
+/// What was done so far.
+#[derive(Debug)]
+struct Follower {
+    given: SkewFollower,
+    /// What was done last.
+    aim: Aim,
+    /// Whether the listeners were put into the slots.
+    is_registered: bool,
+    /// Moves clients, to the proxy or back.
+    at_work: Option<AbortOnDropHandle<()>>,
+    /// Peers whose proxies' requests pass by source port.
+    lane_peers: Vec<IpAddr>,
+    aftercare: Aftercare,
     /// When the local API server was last seen to fail.
-    pub local_failed: Option<Instant>,
+    local_failed: Option<Instant>,
 }
 
 impl SkewFollower {
     /// Runs until the snapshot's writer is gone.
-    pub async fn run(mut self, mut changes: watch::Receiver<()>) {
+    pub async fn run(self, changes: watch::Receiver<()>) {
+        let aftercare = Aftercare::new(0, Instant::now());
+        let follower = Follower {
+            given: self,
+            aim: Aim::default(),
+            is_registered: false,
+            at_work: None,
+            lane_peers: Vec::new(),
+            aftercare,
+            local_failed: None,
+        };
+        follower.run(changes).await;
+    }
+}
+
+impl Follower {
+    async fn run(mut self, mut changes: watch::Receiver<()>) {
         loop {
             let alive = match self.follow() {
-                Ok(()) if self.follows_local() || self.is_expected() => {
-                    timeout(LOOK, changes.changed()).await.map_or(true, |changed| changed.is_ok())
+                Ok(()) => {
+                    let pause = if self.follows_local() || self.is_expected() { LOOK } else { CARE };
+                    timeout(pause, changes.changed()).await.map_or(true, |changed| changed.is_ok())
                 }
-                Ok(()) if self.aim.moves_in() => {
-                    timeout(AFTERCARE, changes.changed()).await.map_or(true, |changed| changed.is_ok())
-                }
-                Ok(()) => changes.changed().await.is_ok(),
                 Err(source) => {
                     error!(error = chain(&source), "steering not switched");
                     // An error is tried again, whether or not anything changes.
@@ -98,11 +120,13 @@ impl SkewFollower {
         let aim = self.wanted();
         if aim.steers != self.aim.steers {
             self.switch(aim.steers)?;
+        } else if aim.steers && self.is_vacant() {
+            warn!("another process took the slots and left them empty; taking them again");
+            self.switch(true)?;
         }
         if aim != self.aim {
             self.aim = aim;
-            let now = self.steering.stats().map_or(0, |stats| stats.failed_open());
-            self.passed = Passed { seen: now, moved: now };
+            self.aftercare.moved(self.passed_by(), Instant::now());
             self.move_clients();
         } else if aim.moves_in() && self.has_been_passed_by() {
             self.move_clients();
@@ -110,56 +134,69 @@ impl SkewFollower {
         Ok(())
     }
 
-    /// Whether connections have failed open since clients were moved, and no more do: a proxy that hung, or was not there,
-    /// would else be without these clients for as long as their connections live.
+    /// Connections that went to the API server although they are to be steered, because the proxy was not there for them.
+    fn passed_by(&self) -> u64 {
+        self.given.steering.stats().map_or(0, |stats| stats.stale + stats.no_listener + stats.other_abi)
+    }
+
     fn has_been_passed_by(&mut self) -> bool {
-        let Some(stats) = self.steering.stats() else { return false };
         let is_at_work = self.at_work.as_ref().is_some_and(|task| !task.is_finished());
-        let has_settled = std::mem::replace(&mut self.passed.seen, stats.failed_open()) == self.passed.seen;
-        let is_news = self.passed.seen != self.passed.moved;
-        if has_settled && is_news && !is_at_work {
-            self.passed.moved = self.passed.seen;
-            return true;
-        }
-        false
+        let may_move = !is_at_work && all_serve(&self.given.steering, self.given.listeners.len());
+        let passed_by = self.passed_by();
+        self.aftercare.is_due(passed_by, may_move, Instant::now())
+    }
+
+    /// Whether nobody is in the slots, neither this process nor another. Of two that want them the last one gets them, and it
+    /// may be the first one to end.
+    fn is_vacant(&self) -> bool {
+        self.given.steering.state().is_vacant()
     }
 
     fn note_peers(&mut self) -> Result<(), SteeringError> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.given.snapshot.load();
         let peers = snapshot.upstreams().iter().filter(|upstream| upstream.role == Role::Peer);
         let peers: Vec<_> = peers.map(|peer| peer.address.ip()).collect();
         if peers != self.lane_peers {
-            self.steering.set_lane_peers(&peers)?;
+            self.given.steering.set_lane_peers(&peers)?;
             self.lane_peers = peers;
         }
         Ok(())
     }
 
     fn switch(&mut self, steers: bool) -> Result<(), SteeringError> {
-        if steers && !self.listeners.is_empty() {
-            let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
-            self.steering.register(&sockets)?;
-            drop(sockets);
-            // A worker that ends must leave its slot empty.
-            self.listeners.clear();
+        let steering = &self.given.steering;
+        let is_first = !self.is_registered;
+        if steers && (is_first || self.is_vacant()) {
+            let listeners: Option<Vec<_>> = self.given.listeners.iter().map(Weak::upgrade).collect();
+            // A worker has ended, and with it the process is about to.
+            let Some(listeners) = listeners else { return Ok(()) };
+            let sockets: Vec<_> = listeners.iter().map(|listener| listener.as_fd()).collect();
+            steering.register(&sockets)?;
+            self.is_registered = true;
         }
-        self.steering.set_steering(steers)?;
+        // Whether others are steered is for the process to say that has the slots.
+        let state = steering.state();
+        if steers || state.listeners > 0 || state.foreign_listeners == 0 {
+            steering.set_steering(steers)?;
+        }
         info!(steers, "steering");
         Ok(())
     }
 
     /// Has clients that are connected already follow.
     fn move_clients(&mut self) {
-        let Some(cutter) = &self.cutter else { return };
+        let Some(cutter) = &self.given.cutter else { return };
         // Whoever was on the way in the other direction is not any more.
         self.at_work = match self.aim {
             Aim { steers: true, is_skewed: true } => {
-                Some(tokio::spawn(Arc::clone(cutter).run(self.lane_peers.clone())))
+                let (steering, workers) = (Arc::clone(&self.given.steering), self.given.listeners.len());
+                let may_cut = move || all_serve(&steering, workers);
+                Some(tokio::spawn(Arc::clone(cutter).run(self.lane_peers.clone(), may_cut)))
             }
             // An API server that fails lets go of its clients itself.
             Aim { steers: true, is_skewed: false } => None,
             Aim { steers: false, .. } => {
-                let (dismissal, per_second) = (Arc::clone(&self.dismissal), cutter.per_second());
+                let (dismissal, per_second) = (Arc::clone(&self.given.dismissal), cutter.per_second());
                 Some(tokio::spawn(async move { dismissal.all(per_second).await }))
             }
         }
@@ -168,13 +205,13 @@ impl SkewFollower {
 
     /// Whether the local API server's condition has a say.
     fn follows_local(&self) -> bool {
-        self.mode == SteeringMode::OnSkew && self.local.is_some()
+        self.given.mode == SteeringMode::OnSkew && self.given.local.is_some()
     }
 
     /// Whether a peer has to stand in for the local API server, or had to a moment ago.
     fn local_fails(&mut self, peers: usize) -> bool {
-        let Some(local) = self.local.filter(|_| peers > 0) else { return false };
-        if !self.vitals.is_healthy(&local) {
+        let Some(local) = self.given.local.filter(|_| peers > 0) else { return false };
+        if !self.given.vitals.is_healthy(&local) {
             self.local_failed = Some(Instant::now());
         }
         self.local_failed.is_some_and(|failed| failed.elapsed() < RECOVERY)
@@ -182,22 +219,22 @@ impl SkewFollower {
 
     /// Whether the slots were not taken yet, and a process that has them may be left in charge for a while.
     fn is_expected(&self) -> bool {
-        !self.aim.steers && !self.listeners.is_empty() && self.begun.elapsed() < HANDOVER
+        !self.aim.steers && !self.is_registered && self.given.begun.elapsed() < HANDOVER
     }
 
     /// Whether another process has slots. It knows every server, while this one would have to say that it does not know yet
     /// who serves a resource.
     fn predecessor_serves(&self) -> bool {
-        let state = self.steering.state();
+        let state = self.given.steering.state();
         state.steering && state.foreign_listeners > 0
     }
 
     fn wanted(&mut self) -> Aim {
-        let snapshot = self.snapshot.load_full();
+        let snapshot = self.given.snapshot.load_full();
         let is_skewed = snapshot.is_skewed();
         let steers = snapshot.is_synced()
             && !(self.is_expected() && self.predecessor_serves() && !snapshot.unknown().is_empty())
-            && match self.mode {
+            && match self.given.mode {
                 SteeringMode::Auto | SteeringMode::Always => true,
                 SteeringMode::OnSkew => is_skewed || self.local_fails(snapshot.peers()),
                 SteeringMode::Off => false,
@@ -208,7 +245,7 @@ impl SkewFollower {
 
 /// What is to be done about steering.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Aim {
+struct Aim {
     /// Whether new connections are steered.
     steers: bool,
     /// Whether some peer serves what the local server does not.
@@ -222,11 +259,7 @@ impl Aim {
     }
 }
 
-/// Counts of [`mvproxy_common::SteerStats::failed_open`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Passed {
-    /// At the latest look.
-    seen: u64,
-    /// When clients were moved last.
-    moved: u64,
+/// Whether every worker takes connections: clients that are cut come back at once.
+fn all_serve(steering: &Steering, workers: usize) -> bool {
+    steering.workers(workers).iter().all(|state| *state == WorkerState::Serves)
 }

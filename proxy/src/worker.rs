@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub fn start(
     number: usize,
     limit: usize,
-    listener: StdTcpListener,
+    listener: Arc<StdTcpListener>,
     heartbeat: Heartbeat,
     worker: Worker,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
@@ -52,7 +52,8 @@ pub fn start(
         let _ends_the_process = worker.shared.drain.clone().drop_guard();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            run(number, limit, TcpListener::from_std(listener)?, heartbeat, Arc::new(worker)).await;
+            let listener = Listener::new(listener)?;
+            run(number, limit, listener, heartbeat, Arc::new(worker)).await;
             Ok(())
         })
     })
@@ -62,7 +63,7 @@ pub fn start(
 ///
 /// At `limit` connections, or without descriptors for another, it stops the heartbeat at once, so that the kernel leaves
 /// new connections to the API server; those that were steered already are handed on to it untouched.
-async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Heartbeat, worker: Arc<Worker>) {
+async fn run(number: usize, limit: usize, listener: Listener, heartbeat: Heartbeat, worker: Arc<Worker>) {
     let drain = worker.shared.drain.clone();
     let mut changes = worker.shared.changes.clone();
     let connections = TaskTracker::new();
@@ -85,7 +86,7 @@ async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Hear
             // The kernel steers no new connection here; those already in the queue are still served.
             () = drain.cancelled(), if queue_end.is_none() => queue_end = Some(Instant::now() + QUEUE_LIMIT),
             Ok(()) = changes.changed() => follow_upstreams(&worker),
-            turn = next_turn(&listener, &mut beats) => match turn {
+            turn = next_turn(&listener.accepting, &mut beats) => match turn {
                 Turn::Beat if pause.is_none() => heartbeat.beat(),
                 Turn::Beat => {}
                 Turn::Accepted(Ok(accepted)) if open() >= limit => overflow.take(accepted),
@@ -107,6 +108,19 @@ async fn run(number: usize, limit: usize, listener: TcpListener, heartbeat: Hear
     }
     drop(listener);
     drained(number, &connections, worker.pool.upgraded()).await;
+}
+
+/// A listener that is open for as long as this lives, and no longer.
+struct Listener {
+    accepting: TcpListener,
+    /// By which it can be put into its slot again.
+    _shared: Arc<StdTcpListener>,
+}
+
+impl Listener {
+    fn new(listener: Arc<StdTcpListener>) -> io::Result<Self> {
+        Ok(Self { accepting: TcpListener::from_std(listener.try_clone()?)?, _shared: listener })
+    }
 }
 
 /// One turn of a worker's loop.

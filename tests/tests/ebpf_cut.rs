@@ -5,14 +5,15 @@ mod ebpf_support;
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use ebpf_support::{EXEMPT_SOURCE, SECURE_PORT, listen, loopback};
+use ebpf_support::{EXEMPT_SOURCE, SECURE_PORT, loopback};
 use mvproxy::cut::{Cutter, Rules};
 use mvproxy::steering::{Canary, LanePorts};
 use mvproxy_tests::netns::Netns;
@@ -24,8 +25,10 @@ const ROLE: &str = "MVPROXY_TEST_CUT_ROLE";
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 78, 1, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 78, 1, 2);
-/// Far more than a cut of a few connections takes.
-const SOON: Duration = Duration::from_secs(5);
+/// Far more than a cut of a few connections takes, which have to be quiet for some seconds.
+const SOON: Duration = Duration::from_secs(20);
+/// Where a proxy listens that is being replaced.
+const PREDECESSOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 /// The process under test; does nothing in an ordinary test run.
 #[test]
@@ -33,6 +36,7 @@ fn cut_process() {
     match std::env::var(ROLE).ok().as_deref() {
         None => {}
         Some("server") => serve(),
+        Some("predecessor") => serve_as_predecessor(),
         Some(client) => {
             let (from, count) = client.split_once('-').expect("FROM-COUNT");
             be_client(from.parse().expect("an address"), count.parse().expect("a number"));
@@ -42,12 +46,34 @@ fn cut_process() {
 
 /// An API server: accepts and holds connections, one to itself among them, and tells which were cut.
 fn serve() {
-    let listener = listen((Ipv6Addr::UNSPECIFIED, SECURE_PORT).into(), false);
+    let listener = listen_beside((Ipv6Addr::UNSPECIFIED, SECURE_PORT).into());
     let own = TcpStream::connect(loopback()).expect("it listens");
     let own_name = own.local_addr().expect("it is connected");
     let (_held, _) = listener.accept().expect("its own connection comes first");
     println!("process: serving");
     std::thread::spawn(move || tell_end(own, &format!("own {own_name}")));
+    hold_all(&listener);
+}
+
+/// A proxy that drains: what it accepted on the API server's port is in no slot any more.
+fn serve_as_predecessor() {
+    let listener = mvproxy::accept::listen((PREDECESSOR, SECURE_PORT).into(), true).expect("it may listen");
+    listener.set_nonblocking(false).expect("a socket can block");
+    println!("process: serving");
+    hold_all(&listener);
+}
+
+/// Listens although another process may listen on some of the addresses.
+fn listen_beside(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    socket.set_only_v6(false).expect("an IPv6 socket has this option");
+    socket.set_reuse_port(true).expect("a socket has this option");
+    socket.bind(&address.into()).expect("the address is free");
+    socket.listen(128).expect("a bound socket can listen");
+    socket.into()
+}
+
+fn hold_all(listener: &TcpListener) {
     for stream in listener.incoming() {
         let mut stream = stream.expect("accept");
         stream.write_all(b"hello").expect("the client is there");
@@ -58,7 +84,11 @@ fn serve() {
 
 /// Connects and tells when a connection ends.
 fn be_client(from: SocketAddr, count: usize) {
-    let target = if from.ip().is_loopback() { loopback() } else { (NODE, SECURE_PORT).into() };
+    let target = match from.ip() {
+        IpAddr::V4(PREDECESSOR) => (PREDECESSOR, SECURE_PORT).into(),
+        ip if ip.is_loopback() => loopback(),
+        _ => (NODE, SECURE_PORT).into(),
+    };
     let mut threads = Vec::new();
     for number in 0..count {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -183,7 +213,7 @@ fn cutter(rules: Rules, per_second: u32) -> Arc<Cutter> {
 fn cut(rules: Rules) -> u64 {
     let cutter = cutter(rules, 1000);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(Arc::clone(&cutter).run(vec![CLIENT.into()]));
+    runtime.block_on(Arc::clone(&cutter).run(vec![CLIENT.into()], || true));
     assert_eq!(cutter.failure(), None);
     cutter.count()
 }
@@ -250,6 +280,41 @@ fn where_cgroups_tell_nothing_local_clients_are_left_alone() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
+fn clients_of_a_proxy_that_drains_are_left_alone_in_whatever_cgroup_it_is() {
+    with_api_server("drains", |host, cgroup, _| {
+        let predecessor = Process::start("predecessor", Some(&cgroup.0), "serving");
+        let clients = Process::clients(PREDECESSOR, 2, None);
+        let elsewhere = host.run(|| Process::clients(CLIENT, 1, None));
+        assert_eq!(cut(rules()), 1);
+        elsewhere.wait_for_ends(1);
+        assert_eq!((clients.ends(), predecessor.ends()), (vec![], vec![]));
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
+fn while_the_proxy_takes_nobody_nobody_is_cut() {
+    with_api_server("waits", |host, _, _| {
+        let clients = host.run(|| Process::clients(CLIENT, 2, None));
+        let cutter = cutter(rules(), 1000);
+        let serves = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let may_cut = Arc::clone(&serves);
+            let cut = tokio::spawn(Arc::clone(&cutter).run(Vec::new(), move || may_cut.load(Relaxed)));
+            // Those are quiet for long enough by then.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!((cutter.count(), clients.ends()), (0, vec![]));
+            serves.store(true, Relaxed);
+            cut.await.unwrap();
+        });
+        assert_eq!(cutter.count(), 2);
+        clients.wait_for_ends(2);
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
 fn whoever_would_not_be_steered_is_not_cut() {
     with_api_server("canary", |host, _, _| {
         let elsewhere = host.run(|| Process::clients(CLIENT, 2, None));
@@ -271,7 +336,7 @@ fn no_more_are_cut_each_second_than_allowed_and_in_no_order() {
         let cutter = cutter(rules(), u32::try_from(PER_SECOND).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let begun = Instant::now();
-        runtime.block_on(Arc::clone(&cutter).run(Vec::new()));
+        runtime.block_on(Arc::clone(&cutter).run(Vec::new(), || true));
         assert_eq!(cutter.count(), CLIENTS as u64);
         let ends = clients.wait_for_ends(CLIENTS);
         // A tenth of a second's worth at most comes at once.

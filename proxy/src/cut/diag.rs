@@ -20,6 +20,10 @@ use super::CutError;
 
 /// `INET_DIAG_CGROUP_ID` of `linux/inet_diag.h`.
 const CGROUP_ID: u16 = 21;
+/// `INET_DIAG_SOCKOPT` of `linux/inet_diag.h`.
+const OPTIONS: u16 = 22;
+/// `freebind` of `struct inet_diag_sockopt`, a bit field: compilers count from the low end, or from the high one.
+const FREEBIND: u8 = if cfg!(target_endian = "little") { 1 << 2 } else { 1 << 5 };
 /// The kernel answers at once; this only bounds what nobody expects.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than any datagram of a dump, which the kernel bounds by 32 KiB.
@@ -36,6 +40,9 @@ pub(super) struct TcpSocket {
     pub(super) inode: u32,
     /// The cgroup2 folder of whoever made the socket, or the listener that it came from.
     pub(super) cgroup: Option<u64>,
+    /// Whether the socket, or the listener that it came from, has the mark of a proxy ([`crate::accept::listen`]). Unknown
+    /// before Linux 5.10.
+    pub(super) is_of_proxy: Option<bool>,
     /// Time since data was last sent or received.
     pub(super) quiet_for: Duration,
 }
@@ -63,6 +70,7 @@ impl TcpSocket {
             id: header.socket_id,
             inode: header.inode,
             cgroup: None,
+            is_of_proxy: None,
             quiet_for: Duration::MAX,
         };
         for attribute in &response.nlas {
@@ -71,7 +79,13 @@ impl TcpSocket {
                     let last = info.last_data_sent.min(info.last_data_recv);
                     socket.quiet_for = Duration::from_millis(last.into());
                 }
-                Nla::Other(other) if other.kind() == CGROUP_ID => socket.cgroup = number(other),
+                Nla::Other(other) if other.kind() == CGROUP_ID => {
+                    socket.cgroup = value(other).map(u64::from_ne_bytes);
+                }
+                Nla::Other(other) if other.kind() == OPTIONS => {
+                    let options: Option<[u8; 2]> = value(other);
+                    socket.is_of_proxy = options.map(|[first, _]| first & FREEBIND != 0);
+                }
                 _ => {}
             }
         }
@@ -79,11 +93,11 @@ impl TcpSocket {
     }
 }
 
-fn number(attribute: &DefaultNla) -> Option<u64> {
-    let mut value = [0; 8];
-    (attribute.value_len() == value.len()).then(|| {
+fn value<const LENGTH: usize>(attribute: &DefaultNla) -> Option<[u8; LENGTH]> {
+    let mut value = [0; LENGTH];
+    (attribute.value_len() == LENGTH).then(|| {
         attribute.emit_value(&mut value);
-        u64::from_ne_bytes(value)
+        value
     })
 }
 

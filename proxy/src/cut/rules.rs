@@ -34,8 +34,7 @@ impl Rules {
     /// Servers' ends of connections that go straight to the API server and are none of its own or of this process (`own` has
     /// the inodes of its sockets).
     pub(super) fn to_cut(&self, sockets: Sockets, own: &HashSet<u32>, peers: &[IpAddr]) -> Vec<TcpSocket> {
-        // Accepted sockets belong to the cgroup of their listener: this is how those of a proxy that is being replaced
-        // are told from the API server's.
+        // Accepted sockets belong to the cgroup of their listener.
         let servers: HashSet<_> = sockets.listeners.iter().map(|listener| listener.cgroup).collect();
         let clients: HashMap<(SocketAddr, SocketAddr), &TcpSocket> =
             sockets.clients.iter().map(|client| ((client.local(), client.remote()), client)).collect();
@@ -49,6 +48,8 @@ impl Rules {
             let is_own =
                 client.is_some_and(|client| own.contains(&client.inode) || servers.contains(&client.cgroup));
             is_taken_and_not_own
+                // Those of a proxy that is being replaced live on until it has drained.
+                && server.is_of_proxy == Some(false)
                 && servers.contains(&server.cgroup)
                 && source != self.own_source
                 && !is_on_lane

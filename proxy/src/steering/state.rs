@@ -17,6 +17,18 @@ pub struct SteeringState {
     pub peer_ops: PeerOps,
 }
 
+impl SteeringState {
+    /// Whether the kernel steers connections to this process.
+    pub fn steers_here(&self) -> bool {
+        self.attachment == Attachment::Attached && self.steering && self.listeners > 0
+    }
+
+    /// Whether no process could be steered to.
+    pub fn is_vacant(&self) -> bool {
+        self.attachment == Attachment::Attached && self.listeners + self.foreign_listeners == 0
+    }
+}
+
 /// Whether a worker takes new connections. In every state but the first the kernel leaves them to other workers, or to the
 /// API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
