@@ -236,6 +236,8 @@ pub async fn forward(
         let connection_end = unanswered.connection_end();
         if connection_end.is_none() && unanswered.blames_server() {
             means.vitals.failed(&upstream);
+        } else if matches!(unanswered, Unanswered::TurnedAway { .. }) {
+            means.vitals.doubted();
         }
         let goes_on = course.goes_on_after(&unanswered, means.vitals);
         let (again, outcome) = after(unanswered, upstream, spare.as_ref(), means.budget);
@@ -264,7 +266,9 @@ fn after(
         Unanswered::Unsent { request, source, .. } => {
             (Some(*request), Err(ForwardError::NotReached { source }))
         }
-        Unanswered::TurnedAway { response } => (spare.and_then(Spare::unprocessed), Ok(*response)),
+        Unanswered::TurnedAway { response } => {
+            (spare.and_then(|spare| spare.after_turned_away(budget)), Ok(*response))
+        }
         Unanswered::Broken { source, .. } => {
             let again = spare.and_then(|spare| spare.again(&source, budget));
             // What may be sent again by this proxy may be so by the client; it is told to.

@@ -1,4 +1,4 @@
-//! Asks every API server each second whether it is ready, and reads the kernel's round-trip times.
+//! Asks every API server each second, and whenever there is doubt, whether it is ready, and reads the kernel's round-trip times.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::StatusCode;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::info;
 
 use crate::asker::Asker;
@@ -20,6 +20,8 @@ use crate::vitals::Vitals;
 
 /// How often every server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two rounds.
+const BREATH: Duration = Duration::from_millis(100);
 /// A server that does not answer in this time is taken to be failing; less than what PINGs need to find a dead
 /// connection, so that what waited on it is not sent there again.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -53,7 +55,10 @@ impl Prober {
         let mut probes = JoinSet::new();
         let mut running: HashMap<SocketAddr, AbortHandle> = HashMap::new();
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.vitals.doubt() => sleep(BREATH).await,
+            }
             while probes.try_join_next().is_some() {}
             running.retain(|_, probe| !probe.is_finished());
             let servers = self.snapshot.load().upstreams().to_vec();

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::steering::PeerSlot;
 use crate::upstream::Upstream;
 
@@ -22,6 +24,7 @@ const ASSUMED_RTT_US: u64 = 500;
 pub struct Vitals {
     epoch: Instant,
     servers: Box<[Vital]>,
+    doubts: Notify,
 }
 
 /// The condition of one server.
@@ -58,7 +61,8 @@ impl Default for Vitals {
             in_flight: AtomicU32::new(0),
             srtt_us: AtomicU32::new(0),
         };
-        Self { epoch: Instant::now(), servers: (0..PeerSlot::COUNT).map(|_| vital()).collect() }
+        let servers = (0..PeerSlot::COUNT).map(|_| vital()).collect();
+        Self { epoch: Instant::now(), servers, doubts: Notify::new() }
     }
 }
 
@@ -83,6 +87,16 @@ impl Vitals {
         let avoidance = (FIRST_AVOIDANCE * 2_u32.pow(failures)).min(LONGEST_AVOIDANCE);
         let until = self.now_ms() + u64::try_from(avoidance.as_millis()).unwrap_or(u64::MAX);
         vital.avoid_until_ms.store(until, Relaxed);
+    }
+
+    /// Some server said what may mean that it is about to end.
+    pub fn doubted(&self) {
+        self.doubts.notify_one();
+    }
+
+    /// Waits for [`Vitals::doubted`]; one that came before anybody waited counts.
+    pub async fn doubt(&self) {
+        self.doubts.notified().await;
     }
 
     /// The server answered.

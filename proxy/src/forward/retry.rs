@@ -83,9 +83,10 @@ impl Unanswered {
     /// client broke off, a response that makes no sense and a slow one may be a client's or a pod's doing.
     pub fn blames_server(&self) -> bool {
         match self {
-            Unanswered::Unsent { .. } | Unanswered::TurnedAway { .. } => true,
+            Unanswered::Unsent { .. } => true,
             Unanswered::Broken { source, .. } => !is_of_this_request(source),
-            Unanswered::Late => false,
+            // A pod behind the proxy subresources, or an aggregated API server, may say the same: `/readyz` is asked.
+            Unanswered::TurnedAway { .. } | Unanswered::Late => false,
         }
     }
 }
@@ -145,8 +146,13 @@ impl Spare {
         if allowed { self.unprocessed() } else { None }
     }
 
+    /// The request once more, after a server turned it away, if the budget allows: what says so may be a client's own pod.
+    pub fn after_turned_away(&self, budget: &Budget) -> Option<Request<RequestBody>> {
+        if budget.withdraw() { self.unprocessed() } else { None }
+    }
+
     /// The request once more, after a server did not process it.
-    pub fn unprocessed(&self) -> Option<Request<RequestBody>> {
+    fn unprocessed(&self) -> Option<Request<RequestBody>> {
         let body = match &self.body {
             Some(replay) => RequestBody::Client(replay.again()?),
             None => RequestBody::Empty,
@@ -202,6 +208,13 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_turned_away_goes_on_as_long_as_the_budget_lasts() {
+        let (spare, budget) = (Spare::of(&Request::new(RequestBody::Empty), None), Budget::default());
+        let sent = (0..MOST).filter(|_| spare.after_turned_away(&budget).is_some()).count();
+        assert_eq!(sent, (MOST / COST) as usize);
+    }
 
     #[test]
     fn a_fifth_of_the_traffic_may_be_second_tries_after_the_reserve_is_spent() {

@@ -2,6 +2,9 @@
 //!
 //! Such a request had no effect, whatever its method, and may go to another server. kube-apiserver says so in two ways
 //! (k8s.io/apiserver `filters.WithWaitGroup` and `filters.WithRetryAfter`); both come before authentication.
+//!
+//! A pod or an aggregated API server that answers through kube-apiserver can say the same of itself. It is taken at its
+//! word for this one request, as a GOAWAY is, but nothing follows from it for the server that passed it on.
 
 use http::StatusCode;
 use http::header::RETRY_AFTER;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use mvproxy_tests::standin::Fault;
 
 use crate::failure_support::{AT_ONCE, BadCertificates, Rig, Row, World};
-use crate::support::{BOTH, Caller, only_new_serves};
+use crate::support::{BOTH, Caller, both_serve, only_new_serves};
 
 pub async fn a_peer_that_refuses_is_passed_over_at_once_and_every_write_takes_place_once(world: World) {
     let rig = Rig::start(&world, 2).await;
@@ -84,6 +84,22 @@ pub async fn what_a_server_that_is_shutting_down_turns_away_goes_to_another(worl
                 assert_eq!(outcome.seen.peers, [0, 1]);
             }
             rig.peers[0].clear_faults();
+        }
+    }
+}
+
+/// Whatever answers through an API server's proxy subresources can claim what it likes.
+pub async fn what_a_pod_claims_says_nothing_of_the_server_before_it(world: World) {
+    let rig = Rig::start(&world, 2).await;
+    let pod = "/api/v1/namespaces/default/pods/hostile/proxy/";
+    rig.local.inject(Fault::ShuttingDown, pod, usize::MAX);
+    for http in BOTH {
+        let mut session = rig.session(http).await;
+        for _ in 0..20 {
+            let claim = rig.row_at("GET", pod);
+            session.get(&claim.target).await;
+            assert_eq!(rig.local.saw("GET", &claim.target), 0, "the stand-in turned it away");
+            rig.ask(&mut session, "GET", &both_serve()).await.is_served().is_from_local();
         }
     }
 }

@@ -28,6 +28,7 @@ macro_rules! for_every_scenario {
             answers::a_peer_with_a_bad_certificate_gets_no_request_and_the_client_a_503_at_once,
             answers::a_peers_429_and_500_are_relayed_as_they_are_and_not_tried_elsewhere,
             answers::what_a_server_that_is_shutting_down_turns_away_goes_to_another,
+            answers::what_a_pod_claims_says_nothing_of_the_server_before_it,
             answers::an_answer_that_takes_its_time_is_waited_for_and_delays_no_other,
             answers::strangers_are_told_no_more_than_others,
 
