@@ -20,7 +20,7 @@ pub use steer::{
 pub use user::{HeartbeatCells, PeerL7Cells, SharedCells};
 
 /// Version of all layouts in this crate, kept in `STEER_CONFIG`.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Workers that can be steered to; also the number of shards per peer.
 pub const MAX_WORKERS: u32 = 16;
@@ -37,5 +37,5 @@ pub const PEER_L7_SHARDS: u32 = (MAX_PEERS + 1) * MAX_WORKERS;
 /// Ports and exempt sources that the steering tables can hold.
 pub const MAX_STEER_RULES: u32 = 16;
 
-/// Networks that `STEER_SOURCES` can hold.
-pub const MAX_STEER_SOURCES: u32 = 1024;
+/// Networks that `STEER_SOURCES` can hold: those of two proxies while one takes over from the other.
+pub const MAX_STEER_SOURCES: u32 = 2048;

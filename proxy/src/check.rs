@@ -17,7 +17,7 @@ mod rights;
 mod servers;
 mod table;
 
-pub use node::CAPABILITIES;
+pub use node::{CAPABILITIES, LANE_CAPABILITY};
 pub use rights::RIGHTS;
 pub use table::table;
 

@@ -96,3 +96,21 @@ fn a_successor_brings_its_own_canary() {
         assert_eq!([1, 2, 3].map(ask_from_host), ["w2"; 3], "all again");
     });
 }
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
+fn the_longest_lists_of_a_proxy_and_its_successor_fit_beside_each_other() {
+    let longest = |first: u8| -> Vec<String> {
+        (0..1023).map(|net| format!("{first}.{}.{}.0/24", net / 256, net % 256)).collect()
+    };
+    let (own, next) = (longest(127), longest(128));
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    with_canary("longest", &own, 100, |bpffs, first| {
+        assert_eq!(ask_from_host(1), "api", "127.9.0.0/24 is beyond the list");
+        assert_eq!(ask_from((Ipv4Addr::new(127, 3, 1, 1), 0), loopback()), "w0");
+        let sources = next.iter().map(|network| network.parse().unwrap()).collect();
+        let (_second, _worker) = start(bpffs, "w1", Canary { sources, percent: 100 });
+        first.release();
+        assert_eq!(ask_from((Ipv4Addr::new(127, 3, 1, 1), 0), loopback()), "api");
+    });
+}

@@ -14,6 +14,10 @@ use crate::steering;
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// What the programs take, and their bits of `CapEff` in `/proc/self/status` (linux/capability.h).
 pub const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+/// What the peer lane takes as long as its ports are among those that the kernel keeps for it.
+pub const LANE_CAPABILITY: (&str, u32) = ("CAP_NET_BIND_SERVICE", 10);
+/// The first port that anybody may bind to.
+const FIRST_UNPRIVILEGED_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 /// What the kernel chooses source ports from, in both IP versions.
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Stands in for both.
@@ -118,9 +122,23 @@ fn cutting() -> Finding {
     }
 }
 
-/// Clients on peers that the kernel gives such a port would pass by the proxy.
+/// Clients on peers that the kernel gives such a port would pass by the proxy, and a proxy has to be allowed to use them.
 fn lane(config: &Config) -> Option<Finding> {
     let ports = config.peer_lane_ports?;
+    let first_free = std::fs::read_to_string(FIRST_UNPRIVILEGED_PORT).ok();
+    let first_free = first_free.and_then(|port| port.trim().parse().ok()).unwrap_or(1024_u16);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let (name, bit) = LANE_CAPABILITY;
+    if ports.first < first_free && effective(&status).is_some_and(|effective| effective >> bit & 1 == 0) {
+        return Some(Finding::warn(
+            "lane",
+            format!(
+                "{name} missing: rerouted requests come from other ports than --peer-lane-ports={ports}, and take the \
+                     way through the peer's proxy as well"
+            ),
+            "grant it to the container, or accept it with --peer-lane-ports=off",
+        ));
+    }
     let range = std::fs::read_to_string(LOCAL_PORTS).ok()?;
     let (first, last) = local_ports(&range)?;
     (ports.first <= last && first <= ports.last).then(|| {

@@ -253,7 +253,7 @@ fn check_canary(config: &Config, mistakes: &mut Vec<ConfigError>) {
             conflict("steer-percent", percent.to_string());
         }
     }
-    let most = usize::try_from(MAX_STEER_SOURCES - 1).unwrap_or(usize::MAX);
+    let most = usize::try_from(MAX_STEER_SOURCES / 2 - 1).unwrap_or(usize::MAX);
     if sources.len() > most {
         mistakes.push(ConfigError::Invalid {
             flag: config.origins.flag("steer-sources"),

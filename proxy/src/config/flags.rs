@@ -208,8 +208,8 @@ pub(super) static FLAGS: &[FlagSpec] = &[
     },
     FlagSpec {
         help: "Source ports from which peers are dialled; their kernels pass such connections on to their API servers, past \
-               the proxy. The same on every node, and not among net.ipv4.ip_local_port_range; off for neither \
-               [default: 64000-64255]",
+               the proxy. The same on every node, and such as no client gets: below 1024, which takes CAP_NET_BIND_SERVICE; off for neither \
+               [default: 700-955]",
         ..one("peer-lane-ports", "FIRST-LAST", PEERS)
     },
     FlagSpec {

@@ -116,9 +116,17 @@ pub(super) fn workers(text: &str) -> Reading<NonZeroUsize> {
 }
 
 pub(super) fn network(text: &str) -> Reading<IpNet> {
-    text.parse()
+    let network = text
+        .parse()
         .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
-        .map_err(|_| "a network such as 10.0.0.0/8")
+        .map_err(|_| "a network such as 10.0.0.0/8")?;
+    match network {
+        // No client ever has such an address: all of them are read as IPv4.
+        IpNet::V6(v6) if v6.network().to_ipv4_mapped().is_some() => {
+            Err("a network such as 10.0.0.0/8; write what is IPv4 as IPv4")
+        }
+        network => Ok(network),
+    }
 }
 
 /// A part of something that must not be nothing.
@@ -131,14 +139,13 @@ pub(super) fn percent(text: &str) -> Reading<u8> {
 
 /// A range of source ports; `off` for none.
 pub(super) fn lane_ports(text: &str) -> Reading<Option<LanePorts>> {
-    let wanted =
-        "a range of ports from 1024 to 65535: write it like 64000-64255, the same on every node, or off";
+    let wanted = "a range of ports from 1 to 65535: write it like 700-955, the same on every node, or off";
     if text == "off" {
         return Ok(None);
     }
     let (first, last) = text.split_once('-').ok_or(wanted)?;
     let ports = LanePorts { first: port(first).map_err(|_| wanted)?, last: port(last).map_err(|_| wanted)? };
-    if ports.first < 1024 || ports.first > ports.last {
+    if ports.first == 0 || ports.first > ports.last {
         return Err(wanted);
     }
     Ok(Some(ports))

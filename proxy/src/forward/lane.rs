@@ -2,9 +2,10 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 
 use tokio::net::{TcpSocket, TcpStream};
+use tracing::warn;
 
 use crate::steering::LanePorts;
 
@@ -16,13 +17,15 @@ const TRIES: u16 = 16;
 pub(super) struct Lane {
     ports: LanePorts,
     next: AtomicU16,
+    /// Whether it was said that the ports may not be used.
+    is_denied: AtomicBool,
 }
 
 impl Lane {
     pub(super) fn new(ports: LanePorts) -> Self {
         // Not where the last process began: the kernel remembers its connections for a minute.
         let start = u16::try_from(std::process::id() % 0x1_0000).unwrap_or_default();
-        Self { ports, next: AtomicU16::new(start) }
+        Self { ports, next: AtomicU16::new(start), is_denied: AtomicBool::new(false) }
     }
 
     /// Connects from a port of the lane, or from any where too many of them are taken.
@@ -34,10 +37,20 @@ impl Lane {
             match connect_from(port, address).await {
                 // Somebody listens there, or a connection from there to this very address exists or did a moment ago.
                 Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {}
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    self.tell_of_denial();
+                    break;
+                }
                 connected => return connected,
             }
         }
         socket(address)?.connect(address).await
+    }
+
+    fn tell_of_denial(&self) {
+        if !self.is_denied.swap(true, Relaxed) {
+            warn!(ports = %self.ports, "--peer-lane-ports are not used: ports below 1024 take CAP_NET_BIND_SERVICE");
+        }
     }
 }
 

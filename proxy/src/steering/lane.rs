@@ -13,8 +13,9 @@ pub struct LanePorts {
 }
 
 impl LanePorts {
-    /// What all proxies use that are not told otherwise: above Linux's own choice (32768 to 60999) and Kubernetes' node ports.
-    pub const DEFAULT: Self = Self { first: 64_000, last: 64_255 };
+    /// What all proxies use that are not told otherwise: ports that neither Linux, which chooses from 32768 to 60999, nor NAT
+    /// gives to a client of no privilege (netfilter's `nf_nat_l4proto_unique_tuple`).
+    pub const DEFAULT: Self = Self { first: 700, last: 955 };
 
     /// Whether a port is one of them.
     pub fn contains(self, port: u16) -> bool {

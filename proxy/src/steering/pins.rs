@@ -97,7 +97,8 @@ impl PinDir {
     /// Removes maps that a release with other layouts left, so that new ones are created beside those its
     /// programs still use.
     ///
-    /// The old steering link stays until the new one replaces it: nobody is left unsteered in between.
+    /// The old steering link stays until the new one replaces it; from then on until this proxy registers its listeners
+    /// clients go to the API server.
     pub(super) fn discard_other_layouts(&self) -> Result<(), SteeringError> {
         let Some(reason) = self.other_layout()? else { return Ok(()) };
         let dir = self.path.display();
