@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use serde_json::Value;
 
@@ -20,8 +20,12 @@ pub(crate) struct Baseline(BTreeSet<String>);
 
 impl Baseline {
     /// What the API servers of a site have complained of so far.
-    pub(crate) fn of(site: &Site) -> Self {
-        Self(site.nodes.iter().flat_map(|node| complaints(&node.server_log, 0)).collect())
+    pub(crate) fn of(site: &Site) -> Result<Self> {
+        let mut all = BTreeSet::new();
+        for node in &site.nodes {
+            all.extend(complaints(&node.server_log, 0)?);
+        }
+        Ok(Self(all))
     }
 }
 
@@ -48,13 +52,13 @@ pub(crate) fn run(site: &Site, baseline: &Baseline, report: &mut Report) -> Resu
             &unavailable(&services.json()?),
         );
         let new: Vec<String> =
-            complaints(&node.server_log, node.log_before).difference(&baseline.0).cloned().collect();
+            complaints(&node.server_log, node.log_before)?.difference(&baseline.0).cloned().collect();
         report.equal(
             &format!("{}: complaints in its log that are absent without proxies", node.name),
             "",
             &new.join("\n"),
         );
-        let proxy: Vec<String> = complaints(&node.proxy_log, 0).into_iter().collect();
+        let proxy: Vec<String> = complaints(&node.proxy_log, 0)?.into_iter().collect();
         report.equal(&format!("{}: errors in the proxy's log", node.name), "", &proxy.join("\n"));
     }
     let leases =
@@ -67,11 +71,12 @@ pub(crate) fn run(site: &Site, baseline: &Baseline, report: &mut Report) -> Resu
     Ok(())
 }
 
-/// Kinds of complaints in a log from a place on: the lines of klog's errors and warnings without time, process, numbers and addresses; of
-/// the proxy's log its errors.
-fn complaints(log: &Path, from: usize) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    text.get(from..).unwrap_or_default().lines().filter_map(complaint).collect()
+/// Kinds of complaints in a log from a place on: the lines of klog's errors and warnings without time, process, numbers and
+/// addresses; of the proxy's log its errors.
+fn complaints(log: &Path, from: usize) -> Result<BTreeSet<String>> {
+    let text = std::fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
+    ensure!(text.len() > from, "{} has no line from byte {from} on", log.display());
+    Ok(text.get(from..).unwrap_or_default().lines().filter_map(complaint).collect())
 }
 
 fn complaint(line: &str) -> Option<String> {
@@ -82,7 +87,7 @@ fn complaint(line: &str) -> Option<String> {
     // Where in the source it was said, and what; numbers in it differ from run to run.
     let said = line.split_once(']').filter(|_| is_klog)?;
     let place = said.0.rsplit(' ').next()?.split(':').next()?;
-    let words: String = said.1.chars().filter(|letter| !letter.is_ascii_digit()).take(60).collect();
+    let words: String = said.1.chars().filter(|letter| !letter.is_ascii_digit()).take(120).collect();
     Some(format!("{place}:{words}"))
 }
 

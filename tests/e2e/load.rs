@@ -10,7 +10,7 @@ use http::Method;
 use mvproxy_tests::netns::Netns;
 use serde_json::json;
 
-use crate::cluster_support::{Event, Load, Place, Share, Watcher};
+use crate::cluster_support::{Event, Failure, Load, Place, Share, Watcher};
 use crate::etcd::{self, Change};
 use crate::site::{EXEMPT_SOURCE, Site};
 
@@ -20,14 +20,19 @@ pub(crate) struct Clients(Vec<JoinHandle<Vec<Watcher>>>);
 impl Clients {
     /// Clients of every node, through its proxy: some elsewhere, some on the node itself.
     pub(crate) fn start(site: &Site, load: &Arc<Load>, after: u64) -> Self {
-        let mut clients = Vec::new();
-        for (number, at) in site.nodes.iter().enumerate() {
-            let elsewhere = Place { name: format!("to {}", at.name), options: site.options(number) };
-            clients.push(start(&site.elsewhere, load, elsewhere, Share::All, after));
-            let on_node = Place { name: format!("on {}", at.name), options: site.options_on_node() };
-            clients.push(start(&at.netns, load, on_node, Share::Kept, after));
-        }
-        Self(clients)
+        let all = (0..site.nodes.len()).flat_map(|node| Self::start_at(site, node, load, after).0);
+        Self(all.collect())
+    }
+
+    /// Clients of one node.
+    pub(crate) fn start_at(site: &Site, node: usize, load: &Arc<Load>, after: u64) -> Self {
+        let at = &site.nodes[node];
+        let elsewhere = Place { name: format!("to {}", at.name), options: site.options(node) };
+        let on_node = Place { name: format!("on {}", at.name), options: site.options_on_node() };
+        Self(vec![
+            start(&site.elsewhere, load, elsewhere, Share::All, after),
+            start(&at.netns, load, on_node, Share::Kept, after),
+        ])
     }
 
     /// Clients on every node whose source is never steered.
@@ -70,6 +75,16 @@ pub(crate) fn revision(site: &Site) -> Result<u64> {
     let list = answer.json()?;
     let revision = list["metadata"]["resourceVersion"].as_str().context("a list has a revision")?;
     Ok(revision.parse()?)
+}
+
+/// Whether this is what a client is told that goes straight to the API server.
+pub(crate) fn is_local_discovery(failure: &Failure) -> bool {
+    failure.what.ends_with(" /apis") && failure.why.starts_with("200 ")
+}
+
+/// Whether this is what a client is told whose connection straight to the API server is cut.
+pub(crate) fn is_cut(failure: &Failure) -> bool {
+    ["reset", "closed", "broke off"].iter().any(|word| failure.why.contains(word))
 }
 
 /// Writes one last object and tells the watches which.

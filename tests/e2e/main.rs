@@ -21,6 +21,7 @@ mod load;
 mod matrix;
 mod node;
 mod report;
+mod rest;
 mod rights;
 mod site;
 mod skew;
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 
 use apiserver::{BuiltIn, Kind};
@@ -61,6 +62,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<bool> {
+    for asked in &cli.only {
+        let names: Vec<_> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+        ensure!(names.contains(&asked.as_str()), "no scenario is called {asked}: {}", names.join(", "));
+    }
     let assets = Assets::find()?;
     // Logs of the run before would be taken for this one's.
     let _ = std::fs::remove_dir_all(&cli.out);
@@ -87,6 +92,7 @@ fn run(cli: &Cli) -> Result<bool> {
     for failure in failed {
         println!("  FAILED {failure}");
     }
+    ensure!(checks > 0, "nothing was checked");
     Ok(failed.is_empty())
 }
 
@@ -110,7 +116,7 @@ fn quiet(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let without = Plan { name: "quiet-without", nodes, steering: None };
     let site = Site::start(assets, &without, &cli.out)?;
     std::thread::sleep(health::WATCHED);
-    let baseline = health::Baseline::of(&site);
+    let baseline = health::Baseline::of(&site)?;
     drop(site);
     let with = Plan { name: "quiet", steering: Some("always"), ..without };
     health::run(&Site::start(assets, &with, &cli.out)?, &baseline, report)
@@ -149,7 +155,10 @@ fn three_nodes(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
 
 fn on_skew(assets: &Assets, cli: &Cli, report: &mut Report) -> Result<()> {
     let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::New, BuiltIn::Off)];
-    combined(assets, cli, &Plan { name: "on-skew", nodes, steering: Some("on-skew") }, report)
+    combined(assets, cli, &Plan { name: "on-skew", nodes, steering: Some("on-skew") }, report)?;
+    let nodes = vec![(Kind::Old, BuiltIn::Off), (Kind::Old, BuiltIn::Off)];
+    let plan = Plan { name: "from-rest-to-rest", nodes, steering: Some("on-skew") };
+    rest::run(&mut Site::start(assets, &plan, &cli.out)?, report)
 }
 
 fn combined(assets: &Assets, cli: &Cli, plan: &Plan, report: &mut Report) -> Result<()> {

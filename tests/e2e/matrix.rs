@@ -34,6 +34,22 @@ pub(crate) fn run(site: &Site, name: &str, report: &mut Report) -> Result<()> {
             &REQUESTS.to_string(),
             &events.len().to_string(),
         );
+        let others = site.nodes.iter().filter(|node| node.kind == Kind::Old);
+        let events_elsewhere: Vec<_> = others.flat_map(|node| audit_events(node, &ending, 0)).collect();
+        report.equal(
+            &format!("{}: audit events on servers that lack it", node.name),
+            "0",
+            &events_elsewhere.len().to_string(),
+        );
+        let rerouted = node.metric("mvproxy_peer_rerouted_total");
+        let is_counted = if node.kind == Kind::Old { rerouted >= REQUESTS as u64 } else { rerouted == 0 };
+        let expected = if node.kind == Kind::Old { format!(">= {REQUESTS}") } else { "0".to_owned() };
+        report.check(
+            &format!("{}: requests that its proxy counts as rerouted", node.name),
+            &expected,
+            &rerouted.to_string(),
+            is_counted,
+        );
         let users: std::collections::BTreeSet<String> =
             events.iter().map(|event| event["user"]["username"].to_string()).collect();
         report.equal(

@@ -110,6 +110,17 @@ impl Node {
         self.server.as_ref()
     }
 
+    /// A metric of the proxy, summed over its labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.admin("/metrics");
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            (labels.is_empty() || labels.starts_with('{')).then(|| value.parse::<u64>().ok()).flatten()
+        });
+        values.sum()
+    }
+
     /// What the proxy answers on its admin address; empty while it does not.
     pub(crate) fn admin(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,5 +1,6 @@
 //! Uses what only a peer serves, through the node whose API server lacks it.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -33,17 +34,36 @@ pub(crate) fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<(
     let answer = site.request(old, Method::GET, peer_only, None)?;
     report.equal("a list of what only the peer serves", "200", answer.status.as_str());
 
+    for arguments in [&["api-resources", "--no-headers", "-o", "name"][..], &["api-versions"]] {
+        let seen = kubectl(site, old, arguments, "")?;
+        let straight = [kubectl_straight(site, old, arguments)?, kubectl_straight(site, new, arguments)?];
+        let both: BTreeSet<&str> = straight.iter().flat_map(|said| said.stdout.lines()).collect();
+        let lines: BTreeSet<&str> = seen.stdout.lines().collect();
+        report.check(
+            &format!("kubectl {}: what either server says", arguments.join(" ")),
+            &format!("0: {} lines", both.len()),
+            &format!("{}: {} lines {}", seen.status, lines.len(), seen.stderr),
+            seen.status == 0 && seen.stderr.is_empty() && lines == both && !both.is_empty(),
+        );
+    }
+    let (expected, seen) = (
+        kubectl(site, new, &["get", "--raw", "/apis"], "")?,
+        kubectl(site, old, &["get", "--raw", "/apis"], "")?,
+    );
+    report.equal("kubectl get --raw /apis at either node", &digest(&expected), &digest(&seen));
     for arguments in [
-        &["api-resources", "--no-headers", "-o", "name"][..],
-        &["api-versions"],
-        &["get", "--raw", "/apis"],
         &["explain", "leasecandidates", "--api-version=coordination.k8s.io/v1beta1", "--recursive"],
         &["explain", "leasecandidates.spec", "--api-version=coordination.k8s.io/v1beta1"],
-        &["explain", "deployments.spec", "--recursive"],
     ] {
-        let (expected, seen) = (kubectl(site, new, arguments, "")?, kubectl(site, old, arguments, "")?);
-        report.equal(&format!("kubectl {}", arguments.join(" ")), &digest(&expected), &digest(&seen));
+        let (expected, seen) = (kubectl_straight(site, new, arguments)?, kubectl(site, old, arguments, "")?);
+        let what = format!("kubectl {}", arguments.join(" "));
+        report.equal(&what, &digest(&expected), &digest(&seen));
+        let is_told = seen.status == 0 && seen.stderr.is_empty() && seen.stdout.contains("FIELD");
+        report.check(&what, "0 and fields", &seen.text(), is_told);
     }
+    let local = &["explain", "deployments.spec", "--recursive"];
+    let (expected, seen) = (kubectl_straight(site, old, local)?, kubectl(site, old, local, "")?);
+    report.equal(&format!("kubectl {}", local.join(" ")), &digest(&expected), &digest(&seen));
     writes(site, old, report)?;
     refusals(site, old, report)
 }
@@ -180,7 +200,7 @@ fn digest(said: &Said) -> String {
     let mut lines: Vec<&str> = said.stdout.lines().collect();
     lines.sort_unstable();
     let text: Value = lines.concat().into();
-    format!("{}: {} lines, {}", said.status, lines.len(), short(&text.to_string()))
+    format!("{}: {} lines, {} {}", said.status, lines.len(), short(&text.to_string()), said.stderr)
 }
 
 fn short(text: &str) -> String {

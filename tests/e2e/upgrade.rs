@@ -44,13 +44,7 @@ pub(crate) fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Resu
     let mut listers = Vec::new();
     std::thread::sleep(Duration::from_secs(4));
     for node in 0..site.nodes.len() {
-        let begun = Instant::now();
-        let took = site.take_server(node)?.stop(GRACE);
-        println!("   {} took {:.1} s to end", site.nodes[node].name, took.as_secs_f32());
-        site.nodes[node].kind = Kind::New;
-        site.start_server(node)?;
-        site.wait_for_server(node)?;
-        println!("   {} is new after {:.1} s", site.nodes[node].name, begun.elapsed().as_secs_f32());
+        upgrade(site, node)?;
         if node == 0 {
             // Once the first server is new everybody is to have what is new, wherever they ask.
             std::thread::sleep(Duration::from_secs(6));
@@ -86,6 +80,18 @@ pub(crate) fn run(site: &mut Site, peer_only: &str, report: &mut Report) -> Resu
     report.note(&format!("straight: {} watches, opened {straight_opened} times", straight_watches.len()));
     let failed = straight.ledger.failures().len();
     report.check("failed requests straight", "> 0", &failed.to_string(), failed > 0);
+    Ok(())
+}
+
+/// Puts a new API server in the place of a node's old one.
+pub(crate) fn upgrade(site: &mut Site, node: usize) -> Result<()> {
+    let begun = Instant::now();
+    let took = site.take_server(node)?.stop(GRACE);
+    println!("   {} took {:.1} s to end", site.nodes[node].name, took.as_secs_f32());
+    site.nodes[node].kind = Kind::New;
+    site.start_server(node)?;
+    site.wait_for_server(node)?;
+    println!("   {} is new after {:.1} s", site.nodes[node].name, begun.elapsed().as_secs_f32());
     Ok(())
 }
 
