@@ -31,7 +31,7 @@ enum Whom {
 /// Each happens to each program, one after the other.
 const WAYS: [How; 3] = [How::Killed(2), How::Frozen(4), How::Restarted];
 /// Longer than the schedule.
-const LENGTH: Duration = Duration::from_secs(420);
+const LENGTH: Duration = Duration::from_mins(7);
 /// What the kubelet gives pods to end.
 const GRACE: Duration = Duration::from_secs(40);
 /// A client of a program that is killed has noticed by then.

@@ -17,7 +17,7 @@ use crate::upgrade::upgrade;
 /// Longer than both upgrades.
 const LENGTH: Duration = Duration::from_secs(200);
 /// Connections made at rest are cut within this time after the skew began, busy ones too.
-const MOVED: Duration = Duration::from_secs(60);
+const MOVED: Duration = Duration::from_mins(1);
 /// A change of what is served is seen within this time.
 const SEEN: Duration = Duration::from_secs(15);
 

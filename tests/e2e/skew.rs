@@ -52,7 +52,7 @@ pub(crate) fn run(site: &Site, peer_only: &str, report: &mut Report) -> Result<(
     );
     report.equal("kubectl get --raw /apis at either node", &digest(&expected), &digest(&seen));
     for arguments in [
-        &["explain", "leasecandidates", "--api-version=coordination.k8s.io/v1beta1", "--recursive"],
+        &["explain", "leasecandidates", "--api-version=coordination.k8s.io/v1beta1", "--recursive"][..],
         &["explain", "leasecandidates.spec", "--api-version=coordination.k8s.io/v1beta1"],
     ] {
         let (expected, seen) = (kubectl_straight(site, new, arguments)?, kubectl(site, old, arguments, "")?);

@@ -32,6 +32,11 @@ pub(crate) fn add(workspace: &Workspace, stages: &mut Stages) {
         let mut clippy = workspace.cargo(&["clippy"]);
         stream(clippy.args(HOST_CRATES).args(["--all-targets", "--", "-D", "warnings"]))
     });
+    // Not among all targets: `cargo test` does not run it.
+    stages.run("clippy, end to end", || {
+        let mut clippy = workspace.cargo(&["clippy", "-p", "mvproxy-tests", "--test", "e2e"]);
+        stream(clippy.args(["--", "-D", "warnings"]))
+    });
     stages.run("clippy, kernel side on the host", || {
         stream(&mut workspace.cargo(&["clippy", "-p", "mvproxy-ebpf", "--", "-D", "warnings"]))
     });
