@@ -89,12 +89,11 @@ impl Site {
             plan: plan.clone(),
             _etcd: etcd,
         };
-        for node in 0..site.nodes.len() {
-            site.start_server(node)?;
-        }
-        for node in 0..site.nodes.len() {
-            site.wait_for_server(node)?;
-        }
+        // As kubeadm does: of two that find an empty store one may give up.
+        site.start_server(0)?;
+        site.wait_for_server(0)?;
+        (1..site.nodes.len()).try_for_each(|node| site.start_server(node))?;
+        (1..site.nodes.len()).try_for_each(|node| site.wait_for_server(node))?;
         site.grant()?;
         if site.plan.steering.is_some() {
             for node in &mut site.nodes {
