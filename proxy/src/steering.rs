@@ -24,6 +24,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -93,6 +94,8 @@ struct Kernel {
     maps: Mutex<SteerMaps>,
     /// Slot and cookie of every listener that this process registered.
     own: Mutex<Vec<(u32, u64)>>,
+    /// Whether the program of a release with other layouts still steers, to that release's proxy.
+    is_beside: AtomicBool,
 }
 
 impl Steering {
@@ -115,7 +118,7 @@ impl Steering {
         }
         let dir = PinDir::open(&options.bpffs_dir)?;
         let _lock = dir.lock()?;
-        dir.discard_other_layouts()?;
+        let is_beside = dir.discard_other_layouts()? && dir.pin(STEER_LINK).exists();
         let mut loaded = kernel::load(&dir)?;
         kernel_log::follow(&mut loaded.ebpf);
         let heartbeats = Heartbeats::from_maps(&mut loaded.ebpf, options.stale_after)?;
@@ -127,7 +130,7 @@ impl Steering {
         };
         maps.prepare(options.secure_port, options.local_source_ip, &parameters)?;
         let counters = PeerCounters::from_maps(&mut loaded.ebpf, &dir)?;
-        kernel::attach_steering(&mut loaded, &dir)?;
+        kernel::attach_steering(&mut loaded, &dir, is_beside)?;
         let peer_ops = kernel::attach_peer_ops(loaded, &dir, options.cgroup.as_deref());
         let side = Side::Kernel(Box::new(Kernel {
             dir,
@@ -135,6 +138,7 @@ impl Steering {
             peer_ops,
             maps: Mutex::new(maps),
             own: Mutex::default(),
+            is_beside: AtomicBool::new(is_beside),
         }));
         Ok(Self { side, heartbeats, counters: Arc::new(counters), canary: options.canary.clone() })
     }
@@ -181,7 +185,7 @@ impl Steering {
     /// Fails when the mode word cannot be written.
     pub fn set_steering(&self, on: bool) -> Result<(), SteeringError> {
         match &self.side {
-            Side::Kernel(kernel) => lock(&kernel.maps).set_steering(on),
+            Side::Kernel(kernel) => kernel.set_steering(on),
             Side::Off { .. } => Ok(()),
         }
     }
@@ -257,6 +261,16 @@ impl Steering {
 }
 
 impl Kernel {
+    fn set_steering(&self, on: bool) -> Result<(), SteeringError> {
+        lock(&self.maps).set_steering(on)?;
+        // Until this program steers the older one does: there is no gap.
+        if on && self.is_beside.load(Relaxed) {
+            self.dir.promote_link(STEER_LINK)?;
+            self.is_beside.store(false, Relaxed);
+        }
+        Ok(())
+    }
+
     fn state(&self) -> SteeringState {
         let maps = lock(&self.maps);
         let registered = logged(maps.listeners()).unwrap_or_default();

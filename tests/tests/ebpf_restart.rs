@@ -164,6 +164,42 @@ fn maps_of_another_release_are_replaced() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
+fn another_release_steers_until_its_successor_does() {
+    with_api_server("beside", |dir| {
+        let old = open(dir);
+        let old_worker = steer_to(&old, "old");
+        // As if the release had laid out a map in another way.
+        let lay_out_otherwise = || {
+            let map = dir.join("PEER_L4").display().to_string();
+            std::fs::remove_file(&map).unwrap();
+            let layout = ["type", "hash", "key", "8", "value", "16", "entries", "4", "name", "PEER_L4"];
+            command("bpftool", &[&["map", "create", &map], &layout[..]].concat()).unwrap();
+        };
+        lay_out_otherwise();
+        let new = open(dir);
+        assert_eq!(attached_programs(), 2);
+        assert_eq!(ask(loopback()), "old", "the old program has its own maps");
+        let new_worker = Server::worker("new", any_v4(), new.heartbeat(0));
+        new.register(&[new_worker.fd()]).unwrap();
+        assert_eq!(ask(loopback()), "old", "the new one is not switched on");
+        new.set_steering(true).unwrap();
+        assert_eq!((ask(loopback()), attached_programs()), ("new".to_owned(), 1));
+        old.release();
+        old_worker.close();
+        assert_eq!(ask(loopback()), "new");
+
+        // One that ends before it steers changes nothing, and its successor replaces both.
+        lay_out_otherwise();
+        drop(open(dir));
+        assert_eq!((ask(loopback()), attached_programs()), ("new".to_owned(), 2));
+        let third = open(dir);
+        let _worker = steer_to(&third, "third");
+        assert_eq!((ask(loopback()), attached_programs()), ("third".to_owned(), 1));
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
 fn restart_with_another_port_forgets_the_old_one() {
     with_api_server("port", |dir| {
         drop(open(dir));

@@ -47,8 +47,13 @@ pub(super) fn load(dir: &PinDir) -> Result<Loaded, SteeringError> {
     Ok(Loaded { ebpf, counting })
 }
 
-/// Attaches the steering program to the network namespace of the calling thread.
-pub(super) fn attach_steering(loaded: &mut Loaded, dir: &PinDir) -> Result<(), SteeringError> {
+/// Attaches the steering program to the network namespace of the calling thread: in place of an older one, or beside it
+/// (the kernel runs both, and the older one's choice counts).
+pub(super) fn attach_steering(
+    loaded: &mut Loaded,
+    dir: &PinDir,
+    is_beside: bool,
+) -> Result<(), SteeringError> {
     // Not /proc/self: a thread may live in a namespace of its own.
     let path = Path::new("/proc/thread-self/ns/net");
     let netns = File::open(path).map_err(|source| SteeringError::Pin {
@@ -61,7 +66,11 @@ pub(super) fn attach_steering(loaded: &mut Loaded, dir: &PinDir) -> Result<(), S
         .attach(netns)
         .and_then(|id| program.take_link(id))
         .map_err(|error| SteeringError::from_load("attach the steering program", error))?;
-    dir.replace_link(STEER_LINK, link.into())
+    if is_beside {
+        dir.pin_link_beside(STEER_LINK, link.into())
+    } else {
+        dir.replace_link(STEER_LINK, link.into())
+    }
 }
 
 /// Attaches the counting program to a cgroup; steering works without it.

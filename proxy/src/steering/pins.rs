@@ -57,6 +57,11 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
     LAYOUTS.iter().map(|layout| layout.name)
 }
 
+/// Pin of a link that is to replace another.
+pub(super) fn beside(name: &str) -> String {
+    format!("{name}_new")
+}
+
 /// The folder of pinned objects.
 #[derive(Clone, Debug)]
 pub(super) struct PinDir {
@@ -95,18 +100,17 @@ impl PinDir {
     }
 
     /// Removes maps that a release with other layouts left, so that new ones are created beside those its
-    /// programs still use.
+    /// programs still use; says whether there were any.
     ///
-    /// The old steering link stays until the new one replaces it; from then on until this proxy registers its listeners
-    /// clients go to the API server.
-    pub(super) fn discard_other_layouts(&self) -> Result<(), SteeringError> {
-        let Some(reason) = self.other_layout()? else { return Ok(()) };
+    /// The old steering link stays: its program goes on with its own maps until [`PinDir::promote_link`].
+    pub(super) fn discard_other_layouts(&self) -> Result<bool, SteeringError> {
+        let Some(reason) = self.other_layout()? else { return Ok(false) };
         let dir = self.path.display();
         tracing::warn!(%dir, reason, "replacing maps of another release; counters restart");
         for name in map_names().chain([PEER_OPS_LINK]) {
             self.remove(name)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Compares the maps that exist with what this release was built for.
@@ -119,10 +123,21 @@ impl PinDir {
 
     /// Pins a link in place of an older one of that name, which goes last, so that one is always attached.
     pub(super) fn replace_link(&self, name: &str, link: FdLink) -> Result<(), SteeringError> {
-        let (path, new) = (self.pin(name), format!("{name}_new"));
+        self.pin_link_beside(name, link)?;
+        self.promote_link(name)
+    }
+
+    /// Pins a link beside an older one of that name; both programs run.
+    pub(super) fn pin_link_beside(&self, name: &str, link: FdLink) -> Result<(), SteeringError> {
+        let new = beside(name);
         self.remove(&new)?;
-        let new = self.pin(&new);
-        link.pin(&new).map_err(|error| SteeringError::from_load("pin a link", error))?;
+        link.pin(self.pin(&new)).map_err(|error| SteeringError::from_load("pin a link", error))?;
+        Ok(())
+    }
+
+    /// Puts the link that is pinned beside an older one in its place.
+    pub(super) fn promote_link(&self, name: &str) -> Result<(), SteeringError> {
+        let (path, new) = (self.pin(name), self.pin(&beside(name)));
         fs::rename(&new, &path).map_err(|source| SteeringError::Pin { action: "replace", path, source })
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::SteeringError;
-use super::pins::{PEER_OPS_LINK, PinDir, STEER_LINK, map_names};
+use super::pins::{PEER_OPS_LINK, PinDir, STEER_LINK, beside, map_names};
 
 /// Removes links, then maps, then the folder; says what was there, in this order.
 ///
@@ -24,7 +24,7 @@ pub fn uninstall(bpffs_dir: &Path) -> Result<Vec<PathBuf>, SteeringError> {
         // A proxy that is starting must not pin anew what was just removed.
         let _lock = dir.lock()?;
         // A proxy that was killed in the middle of a replacement leaves the new link under a name of its own.
-        let links = [STEER_LINK, PEER_OPS_LINK].map(|name| [name.to_owned(), format!("{name}_new")]);
+        let links = [STEER_LINK, PEER_OPS_LINK].map(|name| [name.to_owned(), beside(name)]);
         for name in links.into_iter().flatten().chain(map_names().map(str::to_owned)) {
             let path = dir.pin(&name);
             if dir.remove(&name)? {
