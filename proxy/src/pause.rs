@@ -5,10 +5,19 @@ use std::time::Duration;
 
 /// The pause, a tenth longer or shorter at random: what started together does not go on in step.
 pub fn jittered(pause: Duration) -> Duration {
-    // Each RandomState has keys of its own, so this is a random number without a generator to carry around.
-    let random = RandomState::new().build_hasher().finish();
-    let percent = u32::try_from(random % 21).unwrap_or_default() + 90;
+    let percent = u32::try_from(random() % 21).unwrap_or_default() + 90;
     pause * percent / 100
+}
+
+/// Any time from the first to the last.
+pub fn between(first: Duration, last: Duration) -> Duration {
+    let share = u32::try_from(random() % 1001).unwrap_or_default();
+    first + last.saturating_sub(first) * share / 1000
+}
+
+/// Each `RandomState` has keys of its own, so this is a random number without a generator to carry around.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Pauses that double with each failure.
@@ -55,6 +64,17 @@ mod tests {
         (0..100).for_each(|_| near(5));
         backoff.succeeded();
         assert!(backoff.failed() < Duration::from_millis(1101));
+    }
+
+    #[test]
+    fn times_between_two_are_spread_over_all_of_it() {
+        let (first, last) = (Duration::from_secs(3), Duration::from_secs(13));
+        let times: Vec<Duration> = (0..1000).map(|_| between(first, last)).collect();
+        for second in 3..13 {
+            let within = times.iter().filter(|time| time.as_secs() == second).count();
+            assert!((50..200).contains(&within), "{within} of 1000 within second {second}");
+        }
+        assert!(times.iter().all(|time| (first..=last).contains(time)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
 use mvproxy_tests::standin::Fault;
 use support::{
@@ -135,6 +136,44 @@ fn an_http1_client_is_told_that_its_connection_closes() {
             cluster.old.proxy.drain();
         });
         assert_eq!(answer.header("connection"), "close", "{:?}", answer.headers);
+    });
+}
+
+#[test]
+fn watches_end_in_order_one_after_the_other_while_the_proxy_drains() {
+    const WATCHES: usize = 6;
+    bounded(async {
+        let mut cluster = Cluster::start().await;
+        let alice = Caller::alice(&cluster.pki);
+        let (mut watches, mut sessions) = (Vec::new(), Vec::new());
+        for http in BOTH {
+            for path in [both_serve().path(), only_new_serves().path()] {
+                for _ in 0..WATCHES {
+                    let mut session = alice.connect(cluster.old.proxy.address, http).await;
+                    let target = format!("{path}?watch=true");
+                    watches.push(session.open(request("GET", &target)).await.unwrap());
+                    sessions.push(session);
+                }
+            }
+        }
+        cluster.old.proxy.drain();
+        let begin = Instant::now();
+        let ends = watches.into_iter().map(async |mut watch| {
+            loop {
+                match watch.frame().await {
+                    Some(Ok(_)) => {}
+                    ended => break (begin.elapsed(), ended.map(|frame| frame.map(drop))),
+                }
+            }
+        });
+        let ends = join_all(ends).await;
+        assert!(ends.iter().all(|(_, ended)| ended.is_none()), "{ends:?}");
+        let times: Vec<_> = ends.into_iter().map(|(at, _)| at).collect();
+        let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+        println!("ended from {first:.1?} to {last:.1?}");
+        assert!(last.saturating_sub(*first) > Duration::from_secs(8), "all at once: {times:?}");
+        let ended = promptly("the proxy ends", cluster.old.proxy.ended()).await;
+        assert!(ended.is_ok() && begin.elapsed() < Duration::from_secs(29), "{ended:?}");
     });
 }
 

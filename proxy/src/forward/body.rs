@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::pool::StreamGuard;
-use super::watch::{Encoding, Resume, WatchBody};
+use super::watch::{Encoding, Farewell, Resume, WatchBody};
 use super::whole::BegunBody;
 use crate::account::RequestRecord;
 
@@ -53,10 +53,18 @@ impl ResponseBody {
 
     /// The same body as a watch that goes on elsewhere when its upstream dies; see [`WatchBody::new`].
     #[must_use]
-    pub fn followed(self, encoding: Encoding, from: Option<String>, resume: Resume) -> Self {
+    pub fn followed(
+        self,
+        encoding: Encoding,
+        from: Option<String>,
+        resume: Resume,
+        farewell: Farewell,
+    ) -> Self {
         let source = match self.source {
             Source::Upstream { body, guard } => match body.untouched() {
-                Ok(body) => Source::Watch(Box::new(WatchBody::new(body, guard, encoding, from, resume))),
+                Ok(body) => {
+                    Source::Watch(Box::new(WatchBody::new(body, guard, encoding, from, resume, farewell)))
+                }
                 Err(body) => Source::Upstream { body, guard },
             },
             source => source,

@@ -2,7 +2,8 @@
 //!
 //! Events are passed on whole, so that a new stream can begin after the last one. Nothing is parsed before that is
 //! needed. A stream that the server ends in order is ended for the client too, and one that cannot be continued breaks
-//! off for the client as it did for the proxy.
+//! off for the client as it did for the proxy. When the process drains every stream is ended in order, after an event, as
+//! kube-apiserver ends watches whose time is over.
 
 use std::fmt;
 use std::future::Future;
@@ -30,6 +31,9 @@ const CONTINUATIONS: u32 = 3;
 /// Opens a stream that begins after a resourceVersion.
 pub type Resume = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Resumed> + Send>> + Send + Sync>;
 
+/// When the proxy itself ends a stream.
+pub type Farewell = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What came of continuing a watch.
 #[derive(Debug)]
 pub enum Resumed {
@@ -56,6 +60,7 @@ pub struct WatchBody {
     /// Where the client's own request began.
     from: Option<String>,
     resume: Resume,
+    farewell: Farewell,
     /// Of the stream that continues the client's first one.
     record: Option<Box<RequestRecord>>,
     resuming: Option<Resuming>,
@@ -70,13 +75,15 @@ struct Resuming {
 }
 
 impl WatchBody {
-    /// Follows a stream that began after `from`, when the client named a version to begin after.
+    /// Follows a stream that began after `from`, when the client named a version to begin after, until it ends or
+    /// `farewell` does.
     pub fn new(
         source: Incoming,
         guard: Option<StreamGuard>,
         encoding: Encoding,
         from: Option<String>,
         resume: Resume,
+        farewell: Farewell,
     ) -> Self {
         let splitter = Splitter::new(encoding, from.is_some());
         Self {
@@ -85,6 +92,7 @@ impl WatchBody {
             splitter,
             from,
             resume,
+            farewell,
             record: None,
             resuming: None,
             continuations: 0,
@@ -96,6 +104,12 @@ impl WatchBody {
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
             if self.ended {
+                return Poll::Ready(None);
+            }
+            if self.splitter.is_between_events() && self.farewell.as_mut().poll(cx).is_ready() {
+                // Its stream goes on: the connection is no good for others.
+                self.guard = None;
+                self.end();
                 return Poll::Ready(None);
             }
             if let Some(resuming) = &mut self.resuming {
@@ -122,10 +136,7 @@ impl WatchBody {
                     }
                 }
                 None => {
-                    self.ended = true;
-                    if let Some(record) = &mut self.record {
-                        record.completed();
-                    }
+                    self.end();
                     let rest = self.splitter.rest();
                     if !rest.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(rest))));
@@ -138,6 +149,13 @@ impl WatchBody {
     /// Whether the stream has ended; unlike for other bodies this is known only once it was polled to its end.
     pub fn is_end_stream(&self) -> bool {
         self.ended
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if let Some(record) = &mut self.record {
+            record.completed();
+        }
     }
 
     /// Tries to go on after an error; gives it back when that is not possible.

@@ -1,9 +1,11 @@
 //! Follows a watch and opens it again elsewhere when its upstream dies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode, Uri};
+use tokio::time::sleep;
 
 use super::Worker;
 use super::deliver::deliver;
@@ -12,8 +14,16 @@ use crate::forward::headers::PEER_PROXIED;
 use crate::forward::watch::event::is_version;
 use crate::forward::watch::{Encoding, Resume, Resumed};
 use crate::forward::{Outbound, ResponseBody};
+use crate::pause::between;
 use crate::route::{Marks, route};
 use crate::upstream::TrustClass;
+use crate::worker::DRAIN_LIMIT;
+
+/// While the process drains each watch is ended at some time from the first to the last of these after the beginning: their
+/// clients open them again elsewhere, and shall not do so all at once.
+const FIRST_FAREWELL: Duration = Duration::from_secs(3);
+const LAST_FAREWELL: Duration = Duration::from_secs(25);
+const _: () = assert!(LAST_FAREWELL.as_secs() < DRAIN_LIMIT.as_secs());
 
 /// A watch request, as it was sent upstream.
 #[derive(Clone, Debug)]
@@ -45,12 +55,17 @@ impl Watch {
         response: Response<ResponseBody>,
     ) -> Response<ResponseBody> {
         let Some(encoding) = encoding(&response) else { return response };
+        let drain = worker.shared.drain.clone();
+        let farewell = Box::pin(async move {
+            drain.cancelled_owned().await;
+            sleep(between(FIRST_FAREWELL, LAST_FAREWELL)).await;
+        });
         let (worker, from) = (Arc::clone(worker), self.from.clone());
         let resume: Resume = Arc::new(move |version| {
             let (worker, watch) = (Arc::clone(&worker), self.clone());
             Box::pin(async move { watch.open_after(&version, encoding, &worker).await })
         });
-        response.map(|body| body.followed(encoding, from, resume))
+        response.map(|body| body.followed(encoding, from, resume, farewell))
     }
 
     /// Opens the stream again after a resourceVersion, wherever routing says now.

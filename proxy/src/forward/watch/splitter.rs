@@ -58,6 +58,11 @@ impl Splitter {
         last
     }
 
+    /// Whether everything that was passed on so far were whole events, and nothing waits for its end.
+    pub(super) fn is_between_events(&self) -> bool {
+        self.partial.is_empty() && !self.torn
+    }
+
     /// Bytes of an event that never became whole.
     pub(super) fn rest(&mut self) -> Bytes {
         self.partial.split().freeze()
