@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::cluster_support::{Failure, Load, Process, differences};
@@ -32,8 +32,10 @@ enum Whom {
 const WAYS: [How; 3] = [How::Killed(2), How::Frozen(4), How::Restarted];
 /// Longer than the schedule.
 const LENGTH: Duration = Duration::from_mins(7);
-/// What the kubelet gives pods to end.
-const GRACE: Duration = Duration::from_secs(40);
+/// What the kubelet gives static pods to end; kube-apiserver takes all of it while there are watches.
+const GRACE: Duration = Duration::from_secs(30);
+/// What the DaemonSet gives the proxy.
+const PROXY_GRACE: Duration = Duration::from_secs(45);
 /// A client of a program that is killed has noticed by then.
 const NOTICED: Duration = Duration::from_secs(3);
 /// Clients that went straight to the API server while a proxy was away are cut off from it within this time: first it is seen
@@ -207,8 +209,9 @@ fn disturb(site: &mut Site, how: How, whom: Whom, node: usize, cuts: &mut Cuts) 
             start(site, whom, node)?;
         }
         How::Restarted => {
-            let took = take(site, whom, node, cuts)?.stop(GRACE);
-            anyhow::ensure!(took < GRACE, "{whom:?} of {name} does not end");
+            let grace = if whom == Whom::Proxy { PROXY_GRACE } else { GRACE };
+            let took = take(site, whom, node, cuts)?.stop(grace);
+            ensure!(whom == Whom::ApiServer || took < grace, "{whom:?} of {name} does not end");
             println!("   it took {:.1} s to end", took.as_secs_f32());
             start(site, whom, node)?;
         }
