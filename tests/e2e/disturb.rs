@@ -34,7 +34,7 @@ const WAYS: [How; 3] = [How::Killed(2), How::Frozen(4), How::Restarted];
 const LENGTH: Duration = Duration::from_mins(7);
 /// What the kubelet gives static pods to end; kube-apiserver takes all of it while there are watches.
 const GRACE: Duration = Duration::from_secs(30);
-/// What the DaemonSet gives the proxy.
+/// What the `DaemonSet` gives the proxy.
 const PROXY_GRACE: Duration = Duration::from_secs(45);
 /// A client of a program that is killed has noticed by then.
 const NOTICED: Duration = Duration::from_secs(3);
