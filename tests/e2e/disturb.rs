@@ -79,8 +79,9 @@ pub(crate) fn run(site: &mut Site, report: &mut Report) -> Result<()> {
     let load = Load::new("default", LENGTH, Duration::from_millis(50));
     let clients = Clients::start(site, &load, first);
     let (mut disturbances, mut cuts) = (Vec::new(), Cuts(vec![0; site.nodes.len()]));
-    for how in WAYS {
-        for whom in [Whom::Proxy, Whom::ApiServer] {
+    // In this order: clients that go straight to an API server because a proxy was away would suffer with it.
+    for whom in [Whom::ApiServer, Whom::Proxy] {
+        for how in WAYS {
             for node in 0..site.nodes.len() {
                 std::thread::sleep(Duration::from_secs(2));
                 disturbances.push(disturb(site, how, whom, node, &mut cuts)?);
