@@ -20,12 +20,9 @@ mod legacy;
 
 pub use error::FetchError;
 
-/// Aggregated discovery without peers' resources. Servers that do not know the profile or v2 skip to what they know.
-pub const ACCEPT_OWN: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
-application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
-application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
-/// The same, and what servers without aggregated discovery have: any aggregated clause wins over it.
-const ACCEPT_ANY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
+/// Aggregated discovery without peers' resources. Servers that do not know the profile or v2 skip to what they know, and
+/// those without aggregated discovery to the last, over which any aggregated clause wins.
+pub const ACCEPT_OWN_OR_PLAIN: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
 application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
 application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
 application/json";
@@ -124,7 +121,7 @@ impl Fetcher {
         let path = document.path();
         let etag = known.and_then(|known| known.part(document).etag.clone());
         let is_conditional = etag.is_some();
-        match self.get(upstream, path, ACCEPT_ANY, etag).await? {
+        match self.get(upstream, path, ACCEPT_OWN_OR_PLAIN, etag).await? {
             Answer::NotModified if is_conditional => Ok(None),
             Answer::NotModified => {
                 Err(FetchError::Status { path: path.to_owned(), status: StatusCode::NOT_MODIFIED })
