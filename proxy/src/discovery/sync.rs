@@ -127,12 +127,8 @@ impl Syncer {
         syncer.poll(local, vec![local.address], bell, false, Knowledge::new(None, Instant::now()));
         for peer in std::mem::take(&mut syncer.options.remembered) {
             let upstream = syncer.upstream(peer.addresses[0], false);
-            // Nobody has named it yet, nor has it answered.
-            let knowledge = Knowledge {
-                is_failing: true,
-                unlisted: Some(Instant::now()),
-                ..Knowledge::new(Some(peer.served), peer.heard)
-            };
+            // It has not answered yet. Whether anybody still names it the first list will tell.
+            let knowledge = Knowledge { is_failing: true, ..Knowledge::new(Some(peer.served), peer.heard) };
             syncer.poll(upstream, peer.addresses, Arc::default(), false, knowledge);
         }
         if syncer.servers.len() > 1 {
@@ -173,8 +169,8 @@ impl Syncer {
     /// Takes a new list over. Who may write Leases can have lists made without end: only what a list changes costs a
     /// snapshot.
     fn set_peers(&mut self, list: &PeerList) {
-        let mut is_new = !std::mem::replace(&mut self.peers_are_known, true);
-        let mut has_other_addresses = is_new;
+        let is_first = !std::mem::replace(&mut self.peers_are_known, true);
+        let (mut is_new, mut has_other_addresses) = (is_first, is_first);
         let mut missing: Vec<ServerId> = self.servers.keys().copied().filter(|id| *id != LOCAL).collect();
         for peer in &list.peers {
             let news = match missing.iter().position(|id| self.servers[id].is_at(&peer.addresses)) {
@@ -187,7 +183,8 @@ impl Syncer {
         for id in missing {
             is_new |= self.is_missing(id, list);
         }
-        if std::mem::replace(&mut self.others, list.others) != list.others {
+        // What is remembered may have been asked in vain before there was a list.
+        if std::mem::replace(&mut self.others, list.others) != list.others || is_first {
             self.servers.values().for_each(|server| server.bell.notify_one());
         }
         if is_new || has_other_addresses {
