@@ -26,7 +26,7 @@ pub(super) struct Server {
     /// Where it may be dialled; read by its poll.
     pub(super) addresses: watch::Sender<Vec<SocketAddr>>,
     pub(super) bell: Arc<Notify>,
-    pub(super) polling: JoinHandle<()>,
+    polling: Option<JoinHandle<()>>,
     pub(super) hinted: bool,
     pub(super) incarnation: u64,
     pub(super) knowledge: Knowledge,
@@ -69,6 +69,8 @@ pub struct Freshness {
 pub(super) struct News {
     /// It may serve something else by now.
     pub(super) is_to_ask: bool,
+    /// It has not answered yet, and no longer does only a Lease speak of it.
+    pub(super) is_believed: bool,
     /// It may be dialled elsewhere.
     pub(super) is_of_addresses: bool,
     /// The snapshot depends on it.
@@ -115,7 +117,6 @@ impl Server {
         upstream: Upstream,
         addresses: watch::Sender<Vec<SocketAddr>>,
         bell: Arc<Notify>,
-        polling: JoinHandle<()>,
         hinted: bool,
         knowledge: Knowledge,
     ) -> Self {
@@ -123,13 +124,20 @@ impl Server {
             upstream,
             addresses,
             bell,
-            polling,
+            polling: None,
             hinted,
             incarnation: 0,
             knowledge,
             visible: None,
             told: None,
             owes_news: false,
+        }
+    }
+
+    /// Leaves asking it to this task, and no longer to the one before.
+    pub(super) fn is_asked_by(&mut self, polling: JoinHandle<()>) {
+        if let Some(former) = self.polling.replace(polling) {
+            former.abort();
         }
     }
 
@@ -204,6 +212,7 @@ impl Server {
         self.incarnation = peer.incarnation;
         self.knowledge.lease_ran_out = peer.lease_ran_out;
         // What answered once was no forgery.
+        let was_hinted = self.hinted;
         self.hinted &= peer.hinted;
         let moved = self.addresses.send_if_modified(|addresses| {
             let changed = *addresses != peer.addresses;
@@ -212,20 +221,28 @@ impl Server {
         });
         News {
             is_to_ask: came_back || restarted,
+            is_believed: was_hinted && !self.hinted && !self.is_known(),
             is_of_addresses: moved,
             is_of_snapshot: came_back || counted != self.counts(),
         }
     }
 
+    /// Whether it ever said what it serves, as far as that is still believed.
+    pub(super) fn is_known(&self) -> bool {
+        self.knowledge.served.is_some()
+    }
+
     /// Whether it counts: a server that only a Lease speaks of does once it has answered.
     pub(super) fn counts(&self) -> bool {
-        !self.hinted || self.knowledge.served.is_some()
+        !self.hinted || self.is_known()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.polling.abort();
+        if let Some(polling) = &self.polling {
+            polling.abort();
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep_until};
 use tracing::{debug, info};
 
@@ -150,20 +151,25 @@ impl Syncer {
         let id = self.next_id;
         self.next_id += 1;
         let addresses = watch::Sender::new(addresses);
+        let mut server = Server::new(upstream, addresses, bell, hinted, knowledge);
+        server.is_asked_by(self.polling(id, &server));
+        self.servers.entry(id).or_insert(server)
+    }
+
+    /// The task that asks a server from now on.
+    fn polling(&self, id: ServerId, server: &Server) -> JoinHandle<()> {
         let poll = Poll {
             id,
-            role: upstream.role,
-            hinted,
-            addresses: addresses.subscribe(),
-            bell: Arc::clone(&bell),
+            role: server.upstream.role,
+            hinted: server.hinted,
+            addresses: server.addresses.subscribe(),
+            bell: Arc::clone(&server.bell),
             fetcher: Arc::clone(&self.options.fetcher),
             interval: self.options.interval,
             updates: self.updates.clone(),
-            known: knowledge.served.clone(),
+            known: server.knowledge.served.clone(),
         };
-        let polling = tokio::spawn(poll.run());
-        let server = Server::new(upstream, addresses, bell, polling, hinted, knowledge);
-        self.servers.entry(id).or_insert(server)
+        tokio::spawn(poll.run())
     }
 
     /// Takes a new list over. Who may write Leases can have lists made without end: only what a list changes costs a
@@ -173,8 +179,13 @@ impl Syncer {
         let (mut is_new, mut has_other_addresses) = (is_first, is_first);
         let mut missing: Vec<ServerId> = self.servers.keys().copied().filter(|id| *id != LOCAL).collect();
         for peer in &list.peers {
-            let news = match missing.iter().position(|id| self.servers[id].is_at(&peer.addresses)) {
-                Some(place) => self.is_listed(missing.remove(place), peer),
+            // Of several that are one by now the one of which more is known.
+            let same = missing.iter().filter(|id| self.servers[id].is_at(&peer.addresses));
+            let news = match same.copied().min_by_key(|id| !self.servers[id].is_known()) {
+                Some(id) => {
+                    missing.retain(|other| *other != id);
+                    self.is_listed(id, peer)
+                }
                 None => self.appeared(peer),
             };
             is_new |= news.is_of_snapshot;
@@ -210,18 +221,20 @@ impl Syncer {
     }
 
     fn is_listed(&mut self, id: ServerId, peer: &Peer) -> News {
-        let Some(server) = self.servers.get_mut(&id) else { return News::default() };
+        let Some(mut server) = self.servers.remove(&id) else { return News::default() };
         let mut news = server.set_listed(peer);
+        if news.is_believed {
+            // Of whom only a Lease spoke, that was asked less and less often.
+            server.is_asked_by(self.polling(id, &server));
+        }
         if news.is_to_ask {
             server.bell.notify_one();
         }
         let (known, hinted) = (server.upstream, !server.counts());
         let stays = peer.addresses.contains(&known.address);
-        let upstream = self.upstream(if stays { known.address } else { peer.addresses[0] }, hinted);
-        news.is_of_snapshot |= upstream != known && !hinted;
-        if let Some(server) = self.servers.get_mut(&id) {
-            server.upstream = upstream;
-        }
+        server.upstream = self.upstream(if stays { known.address } else { peer.addresses[0] }, hinted);
+        news.is_of_snapshot |= server.upstream != known && !hinted;
+        self.servers.insert(id, server);
         news
     }
 
