@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
@@ -30,7 +29,7 @@ pub(crate) mod slice;
 use book::Book;
 use follow::{Follower, Seen, Subject};
 use group::{Rules, Sources};
-use lease::Announcements;
+use lease::{Announcements, LeaseObject};
 pub use own_address::OwnAddresses;
 use slice::Endpoint;
 
@@ -301,10 +300,10 @@ const PROXIES: LeaseKind = LeaseKind {
 
 async fn follow_leases(follower: Follower, board: Arc<Board>, kind: LeaseKind) {
     let start = |client| {
-        let leases: Api<Lease> = Api::namespaced(client, lease::NAMESPACE);
+        let leases: Api<LeaseObject> = Api::namespaced(client, lease::NAMESPACE);
         watcher(leases, WatchConfig::default().labels(kind.selector).page_size(PAGE))
     };
-    let sink = |seen: Seen<Lease>| {
+    let sink = |seen: Seen<LeaseObject>| {
         board.change(|known| {
             known.leases_are_settled |= matches!(seen, Seen::Failed);
             (kind.leases)(known).take(seen, Instant::now(), Timestamp::now());

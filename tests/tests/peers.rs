@@ -292,3 +292,20 @@ fn two_that_leases_named_and_that_a_slice_calls_one_server_have_what_either_serv
         assert!(merged.text().contains(&only_new_serves().resource));
     });
 }
+
+/// Its author wants all others not to be read.
+#[test]
+fn a_lease_that_cannot_be_read_hides_no_other() {
+    bounded(async {
+        let (log, _listening) = Log::listen();
+        let site = Site::start(load("v1.34")).await;
+        let trap = Trap::at("127.0.0.78:0").await;
+        let (mut bad, address) = (lease("bad", "h", "", Duration::ZERO), trap.address.to_string());
+        bad["spec"]["renewTime"] = "9999-12-31T23:59:59.000000Z".into();
+        site.objects().put_lease("kube-system", bad).await;
+        site.objects().put_lease("kube-system", lease("good", "i", &address, Duration::ZERO)).await;
+        let _proxy = site.proxy(&["--peer-allowed-cidrs=127.0.0.78/32"]);
+        eventually("the other is read", async || ensure(trap.visits() > 0, || "not yet".to_owned())).await;
+        assert_eq!(log.lines(&["Leases", "not readable"]), Vec::<String>::new());
+    });
+}
