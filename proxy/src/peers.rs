@@ -42,8 +42,6 @@ pub struct Peer {
     pub hinted: bool,
     /// Changes whenever the server is started anew, where a Lease tells.
     pub incarnation: u64,
-    /// Whether it had a Lease that it no longer renews.
-    pub lease_ran_out: bool,
 }
 
 /// All other API servers.

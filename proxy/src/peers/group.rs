@@ -52,8 +52,6 @@ struct Group {
     addresses: Vec<SocketAddr>,
     hinted: bool,
     holders: u64,
-    live: usize,
-    ran_out: usize,
 }
 
 impl<F: Fn(&SocketAddr) -> bool> Rules<'_, F> {
@@ -172,16 +170,10 @@ impl<F: Fn(&SocketAddr) -> bool> Rules<'_, F> {
             by_address.extend(group.addresses.iter().map(|address| (*address, number)));
         }
         let mut others = 0_u64;
-        for (_, lease) in identities.iter() {
-            let group = lease.address.and_then(|address| by_address.get(&address));
-            match group.map(|group| &mut groups[*group]) {
-                Some(group) if lease.is_live(self.now) => {
-                    group.live += 1;
-                    group.holders = group.holders.wrapping_add(lease.holder);
-                }
-                Some(group) => group.ran_out += usize::from(lease.ran_out(self.now)),
-                None if lease.is_live(self.now) => others = others.wrapping_add(lease.holder),
-                None => {}
+        for (_, lease) in identities.iter().filter(|(_, lease)| lease.is_live(self.now)) {
+            match lease.address.and_then(|address| by_address.get(&address)) {
+                Some(group) => groups[*group].holders = groups[*group].holders.wrapping_add(lease.holder),
+                None => others = others.wrapping_add(lease.holder),
             }
         }
         others
@@ -190,12 +182,7 @@ impl<F: Fn(&SocketAddr) -> bool> Rules<'_, F> {
 
 impl Group {
     fn into_peer(self) -> Peer {
-        Peer {
-            addresses: self.addresses,
-            hinted: self.hinted,
-            incarnation: self.holders,
-            lease_ran_out: self.live == 0 && self.ran_out > 0,
-        }
+        Peer { addresses: self.addresses, hinted: self.hinted, incarnation: self.holders }
     }
 }
 

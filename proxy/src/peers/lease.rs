@@ -50,18 +50,11 @@ pub(super) struct Announcement {
     pub(super) address: Option<SocketAddr>,
     renewed: Option<Timestamp>,
     live_until: Instant,
-    /// Whether it was seen live: a Lease that never was says nothing by having run out.
-    was_live: bool,
 }
 
 impl Announcement {
     pub(super) fn is_live(&self, now: Instant) -> bool {
         now < self.live_until
-    }
-
-    /// Whether it was renewed once and is no longer.
-    pub(super) fn ran_out(&self, now: Instant) -> bool {
-        self.was_live && !self.is_live(now)
     }
 }
 
@@ -127,7 +120,6 @@ fn announcement(
         address: address.and_then(|address| address.parse().ok()).filter(is_dialled),
         renewed,
         live_until,
-        was_live: known.is_some_and(|known| known.was_live) || live_until > now,
     })
 }
 
@@ -202,12 +194,12 @@ mod tests {
     fn a_renewal_that_was_seen_counts_whatever_the_clocks_say() {
         let (mut lease, elsewhen) = (recorded(), at("2031-01-01T00:00:00Z"));
         let first = read(&lease, None, elsewhen).expect("it is held");
-        assert!(!first.is_live(Instant::now()) && !first.ran_out(Instant::now()), "never seen live");
+        assert!(!first.is_live(Instant::now()), "never seen live");
         assert!(!read(&lease, Some(&first), elsewhen).expect("held").is_live(Instant::now()), "not renewed");
         let renewed = lease.spec.as_mut().and_then(|spec| spec.renew_time.as_mut()).expect("a time");
         renewed.0 = at("2026-11-22T07:14:29.6Z");
         let second = read(&lease, Some(&first), elsewhen).expect("it is held");
-        assert!(second.is_live(Instant::now()) && second.ran_out(Instant::now() + LONGEST));
+        assert!(second.is_live(Instant::now()) && !second.is_live(Instant::now() + LONGEST));
     }
 
     /// The API server takes any year of four digits; not everybody who reads does.
