@@ -148,11 +148,17 @@ impl Peers {
 
     async fn publish_for_ever(&self) {
         let begin = Instant::now();
+        let mut was_whole = true;
         loop {
             let is_late = begin.elapsed() >= LEASE_GRACE;
             let started = Instant::now();
-            if let Some(list) = self.compute(is_late) {
+            if let Some((list, left_out)) = self.compute(is_late) {
                 self.publish(&list);
+                let is_whole = left_out == 0;
+                if !is_whole && std::mem::replace(&mut was_whole, is_whole) {
+                    warn!(left_out, "more API servers, or addresses of them, are listed than can be asked");
+                }
+                was_whole = is_whole;
             }
             let took = started.elapsed();
             let wait = if is_late { RECHECK } else { LEASE_GRACE.saturating_sub(begin.elapsed()) };
@@ -163,16 +169,14 @@ impl Peers {
         }
     }
 
-    /// The list as of now; `None` while nobody has said who the servers are.
-    fn compute(&self, without_leases: bool) -> Option<PeerList> {
+    /// The list as of now, and how much is not on it; `None` while nobody has said who the servers are.
+    fn compute(&self, without_leases: bool) -> Option<(PeerList, usize)> {
         let known = self.board.known();
         let is_settled = known.leases_are_settled || (known.identities.is_read() && known.proxies.is_read());
         if (known.statics.is_none() && !known.slices.is_read()) || !(is_settled || without_leases) {
             return None;
         }
-        let mut endpoints: Vec<Endpoint> =
-            known.slices.iter().flat_map(|(_, endpoints)| endpoints).cloned().collect();
-        endpoints.sort_unstable();
+        let (endpoints, more_endpoints) = slice::all(known.slices.iter().map(|(_, endpoints)| endpoints));
         let rules = Rules {
             is_own: self.own.now(),
             hostname: self.hostname.as_deref(),
@@ -180,12 +184,13 @@ impl Peers {
             prefers_v4: self.own.advertised().is_none_or(|address| address.is_ipv4()),
             now: Instant::now(),
         };
-        Some(rules.list(&Sources {
+        let (list, more_servers) = rules.list(&Sources {
             statics: known.statics.as_deref().unwrap_or_default(),
             endpoints: &endpoints,
             identities: &known.identities,
             proxies: &known.proxies,
-        }))
+        });
+        Some((list, more_endpoints + more_servers))
     }
 
     fn publish(&self, list: &PeerList) {

@@ -309,3 +309,29 @@ fn a_lease_that_cannot_be_read_hides_no_other() {
         assert_eq!(log.lines(&["Leases", "not readable"]), Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_slice_with_thousands_of_addresses_is_told_of_and_hides_no_server() {
+    bounded(async {
+        let (log, _listening) = Log::listen();
+        let site = Site::start(load("v1.34")).await;
+        // Addresses of all others are smaller.
+        let _peer = site.peer(250, load("v1.36-all")).await;
+        for slice in 0..20_u16 {
+            let address = |host| std::net::SocketAddr::from(([127, 0, 0, host], 1 + slice));
+            let many = (2..252).map(|host| (address(host), None));
+            site.objects().put_slice(&format!("a{slice}"), "IPv4", &many.collect::<Vec<_>>()).await;
+        }
+        let proxy = site.proxy(&[]);
+        eventually("it is told of", async || {
+            let told = log.lines(&["more API servers", "left_out"]);
+            ensure(told.len() == 1, || format!("{told:?}"))
+        })
+        .await;
+        eventually("the peer is known", async || {
+            let status = site.admin().get(proxy.address, Http::Two, &only_new_serves().path()).await.status;
+            ensure(status == 200, || status.to_string())
+        })
+        .await;
+    });
+}

@@ -55,18 +55,24 @@ struct Group {
 }
 
 impl<F: Fn(&SocketAddr) -> bool> Rules<'_, F> {
-    /// The list, in an order that only depends on what is known.
-    pub(super) fn list(&self, sources: &Sources<'_>) -> PeerList {
+    /// The list, in an order that only depends on what is known, and how many servers are believed in beyond it.
+    pub(super) fn list(&self, sources: &Sources<'_>) -> (PeerList, usize) {
         let mut groups = self.believed(sources);
         let known_ips: BTreeSet<IpAddr> =
             groups.iter().flat_map(|group| &group.addresses).map(SocketAddr::ip).collect();
         groups.retain(|group| !group.addresses.iter().any(&self.is_own));
-        groups.truncate(MOST_PEERS);
+        let left_out = groups.len().saturating_sub(MOST_PEERS);
+        if left_out > 0 {
+            let own_words = sources.endpoints.iter().filter(|endpoint| endpoint.is_own_word);
+            let own_words: BTreeSet<SocketAddr> = own_words.map(|endpoint| endpoint.address).collect();
+            groups.sort_by_key(|group| !group.addresses.iter().any(|address| own_words.contains(address)));
+            groups.truncate(MOST_PEERS);
+        }
         self.add_hints(&mut groups, &known_ips, sources);
         let others = self.attach_identities(&mut groups, sources.identities);
         let mut peers: Vec<Peer> = groups.into_iter().map(Group::into_peer).collect();
         peers.truncate(MOST_PEERS);
-        PeerList { peers, others }
+        (PeerList { peers, others }, left_out)
     }
 
     /// The servers that static entries and slices name.

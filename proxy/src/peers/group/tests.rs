@@ -49,8 +49,10 @@ impl World {
     /// Slices with these addresses; `=name` behind one says whose it is.
     fn of_slices(addresses: &[&str]) -> Self {
         let endpoint = |text: &&str| match text.split_once('=') {
-            Some((text, server)) => Endpoint { address: address(text), server: Some(server.into()) },
-            None => Endpoint { address: address(text), server: None },
+            Some((text, server)) => {
+                Endpoint { address: address(text), server: Some(server.into()), is_own_word: false }
+            }
+            None => Endpoint { address: address(text), server: None, is_own_word: false },
         };
         Self {
             statics: Vec::new(),
@@ -86,12 +88,14 @@ impl World {
             prefers_v4: true,
             now: Instant::now(),
         };
-        rules.list(&Sources {
-            statics: &self.statics,
-            endpoints: &self.endpoints,
-            identities: &self.identities,
-            proxies: &self.proxies,
-        })
+        rules
+            .list(&Sources {
+                statics: &self.statics,
+                endpoints: &self.endpoints,
+                identities: &self.identities,
+                proxies: &self.proxies,
+            })
+            .0
     }
 
     /// Each peer's addresses, those that only a Lease speaks of marked.
