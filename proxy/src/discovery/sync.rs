@@ -178,6 +178,10 @@ impl Syncer {
         let is_first = !std::mem::replace(&mut self.peers_are_known, true);
         let (mut is_new, mut has_other_addresses) = (is_first, is_first);
         let mut missing: Vec<ServerId> = self.servers.keys().copied().filter(|id| *id != LOCAL).collect();
+        if is_first {
+            // They are remembered, and may have been asked in vain so far.
+            missing.iter().for_each(|id| self.servers[id].bell.notify_one());
+        }
         for peer in &list.peers {
             // Of several that are one by now the one of which more is known.
             let same = missing.iter().filter(|id| self.servers[id].is_at(&peer.addresses));
@@ -194,8 +198,7 @@ impl Syncer {
         for id in missing {
             is_new |= self.is_missing(id, list);
         }
-        // What is remembered may have been asked in vain before there was a list.
-        if std::mem::replace(&mut self.others, list.others) != list.others || is_first {
+        if std::mem::replace(&mut self.others, list.others) != list.others {
             self.servers.values().for_each(|server| server.bell.notify_one());
         }
         if is_new || has_other_addresses {
