@@ -12,7 +12,9 @@ use mvproxy_tests::standin::{Aggregation, Documents};
 use mvproxy_tests::store::Key;
 use serde_json::Value;
 use site_support::{Log, Site, knows, lease, questions};
-use support::{Api, Caller, Http, Proxy, aggregated, bounded, ensure, eventually, only_new_serves};
+use support::{
+    Api, Caller, Http, Proxy, admin_get, aggregated, bounded, ensure, eventually, only_new_serves,
+};
 use tokio::time::sleep;
 
 const RARELY: &str = "--discovery-interval=1h";
@@ -348,5 +350,27 @@ fn a_server_that_leaves_in_order_is_remembered_as_long_as_one_that_is_killed() {
             ensure(status == 404 && !view.merged().await.1, || status.to_string())
         })
         .await;
+    });
+}
+
+/// Most upgrades change nothing but the version, and all tags stay as they are.
+#[test]
+fn an_upgrade_that_changes_no_document_is_known_too() {
+    bounded(async {
+        let site = Site::start(load("v1.34")).await;
+        let peer = site.peer(0, load("v1.35")).await;
+        let proxy = site.proxy(&[]);
+        knows(&proxy, &[site.peer_address(0)]).await;
+        let says = async |version: &str| {
+            eventually("the peer's version is known", async || {
+                let (_, skew) = admin_get(proxy.admin, "/skew").await?;
+                ensure(skew.contains(version), || skew.chars().take(300).collect())
+            })
+            .await;
+        };
+        says("v1.36.2").await;
+        let version = r#"{"gitVersion": "v1.36.3"}"#.to_owned();
+        peer.set_documents(load("v1.35").with_version_info(version));
+        says("v1.36.3").await;
     });
 }
