@@ -67,8 +67,6 @@ pub struct Freshness {
 pub(super) struct News {
     /// It may serve something else by now.
     pub(super) is_to_ask: bool,
-    /// It has not answered yet, and no longer does only a Lease speak of it.
-    pub(super) is_believed: bool,
     /// It may be dialled elsewhere.
     pub(super) is_of_addresses: bool,
     /// The snapshot depends on it.
@@ -209,7 +207,6 @@ impl Server {
         let restarted = self.incarnation != peer.incarnation;
         self.incarnation = peer.incarnation;
         // What answered once was no forgery.
-        let was_hinted = self.hinted;
         self.hinted &= peer.hinted;
         let moved = self.addresses.send_if_modified(|addresses| {
             let changed = *addresses != peer.addresses;
@@ -218,7 +215,6 @@ impl Server {
         });
         News {
             is_to_ask: came_back || restarted,
-            is_believed: was_hinted && !self.hinted && !self.is_known(),
             is_of_addresses: moved,
             is_of_snapshot: came_back || counted != self.counts(),
         }

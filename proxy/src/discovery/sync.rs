@@ -180,7 +180,9 @@ impl Syncer {
         let mut missing: Vec<ServerId> = self.servers.keys().copied().filter(|id| *id != LOCAL).collect();
         if is_first {
             // They are remembered, and may have been asked in vain so far.
-            missing.iter().for_each(|id| self.servers[id].bell.notify_one());
+            for id in &missing {
+                self.servers[id].bell.notify_one();
+            }
         }
         for peer in &list.peers {
             // Of several that are one by now the one of which more is known.
@@ -225,8 +227,9 @@ impl Syncer {
 
     fn is_listed(&mut self, id: ServerId, peer: &Peer) -> News {
         let Some(mut server) = self.servers.remove(&id) else { return News::default() };
+        let counted = server.counts();
         let mut news = server.set_listed(peer);
-        if news.is_believed {
+        if !counted && server.counts() {
             // Of whom only a Lease spoke, that was asked less and less often.
             server.is_asked_by(self.polling(id, &server));
         }
