@@ -26,6 +26,7 @@ mod poll;
 mod protobuf;
 pub mod refresh;
 mod servers;
+mod settling;
 pub mod shared;
 pub mod sync;
 mod unaggregated;

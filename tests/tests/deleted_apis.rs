@@ -180,6 +180,27 @@ fn without_the_right_to_watch_definitions_a_deletion_is_noticed_when_servers_are
     });
 }
 
+/// A snapshot is made of all that all servers serve, which can be much.
+#[test]
+fn definitions_that_come_together_make_few_snapshots() {
+    bounded(async {
+        let (log, _listening) = Log::listen();
+        let world = World::start(&["--discovery-interval=1h"]).await;
+        sleep(Duration::from_secs(3)).await;
+        let before = log.lines(&["discovery snapshot"]).len();
+        let begin = Instant::now();
+        for number in 0..300 {
+            world.site.objects().define(&format!("things{number}.example.com"), 1).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        world.delete().await;
+        world.is_gone().await;
+        let tenths = usize::try_from(begin.elapsed().as_millis() / 100).unwrap();
+        let made = log.lines(&["discovery snapshot"]).len() - before;
+        assert!(made >= 1 && made <= tenths + 2, "{made} snapshots in {:?}", begin.elapsed());
+    });
+}
+
 /// Each server makes and deletes the `APIServices` of what is built into itself: an old one that starts deletes those of a
 /// newer one, which serves them all the same.
 #[test]

@@ -16,6 +16,7 @@ use super::memory::{Remembered, RememberedPeer};
 use super::poll::{Poll, ServerId, Update};
 use super::refresh::Refresh;
 use super::servers::{Fate, Knowledge, News, Server};
+use super::settling::Settling;
 use super::shared::SharedApis;
 use super::{Served, Snapshot};
 use crate::metrics::Metrics;
@@ -64,7 +65,7 @@ pub struct Syncer {
     /// See [`PeerList::others`].
     others: u64,
     /// When all servers are asked once more, because a shared object changed.
-    settling: Vec<Instant>,
+    settling: Settling,
     /// When the memory was told last.
     memorised: Instant,
     updates: mpsc::Sender<Update>,
@@ -78,8 +79,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const MEMORY_INTERVAL: Duration = Duration::from_mins(1);
 /// Updates that may wait for the writer.
 const ARRIVALS: usize = 64;
-/// After a change of a shared object servers are asked at once and then after these times: each takes its own to hear of it.
-const SETTLING: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Runs the writer until the peer list's sender is gone.
 pub async fn run(options: SyncOptions, mut peers: watch::Receiver<Option<PeerList>>) {
@@ -90,7 +89,7 @@ pub async fn run(options: SyncOptions, mut peers: watch::Receiver<Option<PeerLis
     let mut sweep = interval(SWEEP);
     peers.mark_changed();
     loop {
-        let settle = syncer.settling.first().copied();
+        let settle = syncer.settling.next();
         tokio::select! {
             changed = peers.changed() => {
                 if changed.is_err() {
@@ -101,7 +100,7 @@ pub async fn run(options: SyncOptions, mut peers: watch::Receiver<Option<PeerLis
                 }
             }
             changed = shared.changed(), if is_shared => match changed {
-                Ok(()) => syncer.shared_changed(),
+                Ok(()) => syncer.settling.changed(Instant::now()),
                 // Nobody watches.
                 Err(_) => is_shared = false,
             },
@@ -119,7 +118,7 @@ impl Syncer {
             next_id: LOCAL,
             peers_are_known: false,
             others: 0,
-            settling: Vec::new(),
+            settling: Settling::default(),
             memorised: Instant::now(),
             updates,
             options,
@@ -295,17 +294,11 @@ impl Syncer {
         }
     }
 
-    /// Something was defined, changed or deleted that all servers share.
-    fn shared_changed(&mut self) {
-        let now = Instant::now();
-        self.settling = SETTLING.iter().map(|pause| now + *pause).collect();
-        self.servers.values().for_each(|server| server.bell.notify_one());
-        self.publish();
-    }
-
     fn settle(&mut self) {
-        self.settling.remove(0);
         self.servers.values().for_each(|server| server.bell.notify_one());
+        if self.settling.passed() {
+            self.publish();
+        }
     }
 
     fn take(&mut self, update: Update) {
