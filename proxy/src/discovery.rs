@@ -16,6 +16,7 @@ mod difference;
 pub mod document;
 mod etag;
 pub mod fetch;
+pub(crate) mod hex;
 mod index;
 mod json;
 pub mod memory;
