@@ -259,6 +259,11 @@ impl Snapshot {
         self.index.servers_of(&RequestInfo { verb: "", subresource: "", name: Cow::Borrowed(""), ..*info })
     }
 
+    /// Whether somebody has a resource.
+    pub fn has(&self, group: &str, version: &str, resource: &str) -> bool {
+        self.index.has(group, version, resource)
+    }
+
     /// Servers that are known to exist and never said what they serve.
     pub fn unknown(&self) -> ServerSet {
         self.unknown

@@ -18,6 +18,7 @@ use super::view::View;
 use super::{etag, json};
 use crate::forward::{Outbound, ResponseBody};
 
+mod described;
 mod error;
 mod fetch;
 mod form;
@@ -133,6 +134,8 @@ pub async fn completed(
 
 /// What makes an answer depend on more than the document and its tag.
 const PARTIAL: [HeaderName; 5] = [IF_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+/// A path has about six levels, a type three; types of custom resources are written out in each other.
+const MAX_DEPTH: usize = 512;
 /// A cluster with 10,000 resources has about 60,000 paths and 30,000 definitions.
 const MOST_NAMES: usize = 250_000;
 /// About ten times the index of a cluster with 5,000 group versions.
