@@ -27,9 +27,11 @@ mod merged;
 pub mod merger;
 mod swagger;
 
-use error::DocumentError;
+pub use error::DocumentError;
 pub use form::Form;
+use gnostic::Gnostic;
 pub use merged::{Merged, is_authorised};
+use swagger::Swagger;
 
 /// An `OpenAPI` document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +132,26 @@ pub async fn completed(
         return Ok(Response::from_parts(parts, ResponseBody::empty()));
     }
     Ok(Response::from_parts(parts, ResponseBody::full(text.into())))
+}
+
+/// A document of one server with what another's describes beyond it added, in JSON.
+///
+/// # Errors
+/// When one of them is none that can be merged.
+pub fn merged_json(first: &[u8], second: &[u8]) -> Result<Vec<u8>, DocumentError> {
+    let mut merged = Swagger::parse(first)?;
+    merged.add(&Swagger::parse(second)?);
+    Ok(merged.write())
+}
+
+/// The same in protobuf.
+///
+/// # Errors
+/// When one of them is none that can be merged.
+pub fn merged_protobuf(first: &[u8], second: &[u8]) -> Result<Vec<u8>, DocumentError> {
+    let mut merged = Gnostic::parse(first)?;
+    merged.add(&Gnostic::parse(second)?);
+    Ok(merged.write())
 }
 
 /// What makes an answer depend on more than the document and its tag.
