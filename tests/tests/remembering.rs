@@ -191,9 +191,10 @@ fn a_remembered_peer_that_answers_stays_while_nobody_can_say_who_the_peers_are()
         let peer = site.peer(0, load("v1.36-all")).await;
         let state = format!("--state-dir={}", site.folder("state"));
         written_by(&site, &state).await;
-        site.local.take().unwrap().stop().await.unwrap();
+        drop(site.local.take());
 
-        let proxy = site.proxy(&[&state, "--peer-stale-after=2s"]);
+        // Longer than it takes a busy machine to get this far: what is older is not even remembered.
+        let proxy = site.proxy(&[&state, "--peer-stale-after=5s"]);
         let core = "/api/v1/namespaces/default/configmaps";
         let status = async || site.admin().get(proxy.address, Http::Two, core).await.status.as_u16();
         eventually("the peer stands in", async || {
@@ -202,7 +203,7 @@ fn a_remembered_peer_that_answers_stays_while_nobody_can_say_who_the_peers_are()
         })
         .await;
         let begin = std::time::Instant::now();
-        while begin.elapsed() < Duration::from_secs(5) {
+        while begin.elapsed() < Duration::from_secs(7) {
             assert_eq!(status().await, 200, "after {:?}", begin.elapsed());
             assert_eq!(known(&proxy).await, [site.peer_address(0).to_string()], "{:?}", begin.elapsed());
             sleep(Duration::from_millis(100)).await;
