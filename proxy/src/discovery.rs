@@ -16,6 +16,7 @@ mod difference;
 pub mod document;
 mod etag;
 pub mod fetch;
+pub(crate) mod hex;
 mod index;
 mod json;
 pub mod memory;
@@ -26,6 +27,7 @@ mod poll;
 mod protobuf;
 pub mod refresh;
 mod servers;
+mod settling;
 pub mod shared;
 pub mod sync;
 mod unaggregated;
@@ -255,6 +257,11 @@ impl Snapshot {
     /// Who has the resource, whatever the subresource and verb.
     pub fn holders_of(&self, info: &RequestInfo<'_>) -> ServerSet {
         self.index.servers_of(&RequestInfo { verb: "", subresource: "", name: Cow::Borrowed(""), ..*info })
+    }
+
+    /// Whether somebody has a resource.
+    pub fn has(&self, group: &str, version: &str, resource: &str) -> bool {
+        self.index.has(group, version, resource)
     }
 
     /// Servers that are known to exist and never said what they serve.

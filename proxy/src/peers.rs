@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
@@ -30,7 +29,7 @@ pub(crate) mod slice;
 use book::Book;
 use follow::{Follower, Seen, Subject};
 use group::{Rules, Sources};
-use lease::Announcements;
+use lease::{Announcements, LeaseObject};
 pub use own_address::OwnAddresses;
 use slice::Endpoint;
 
@@ -43,8 +42,6 @@ pub struct Peer {
     pub hinted: bool,
     /// Changes whenever the server is started anew, where a Lease tells.
     pub incarnation: u64,
-    /// Whether it had a Lease that it no longer renews.
-    pub lease_ran_out: bool,
 }
 
 /// All other API servers.
@@ -151,11 +148,17 @@ impl Peers {
 
     async fn publish_for_ever(&self) {
         let begin = Instant::now();
+        let mut was_whole = true;
         loop {
             let is_late = begin.elapsed() >= LEASE_GRACE;
             let started = Instant::now();
-            if let Some(list) = self.compute(is_late) {
+            if let Some((list, left_out)) = self.compute(is_late) {
                 self.publish(&list);
+                let is_whole = left_out == 0;
+                if !is_whole && std::mem::replace(&mut was_whole, is_whole) {
+                    warn!(left_out, "more API servers, or addresses of them, are listed than can be asked");
+                }
+                was_whole = is_whole;
             }
             let took = started.elapsed();
             let wait = if is_late { RECHECK } else { LEASE_GRACE.saturating_sub(begin.elapsed()) };
@@ -166,16 +169,14 @@ impl Peers {
         }
     }
 
-    /// The list as of now; `None` while nobody has said who the servers are.
-    fn compute(&self, without_leases: bool) -> Option<PeerList> {
+    /// The list as of now, and how much is not on it; `None` while nobody has said who the servers are.
+    fn compute(&self, without_leases: bool) -> Option<(PeerList, usize)> {
         let known = self.board.known();
         let is_settled = known.leases_are_settled || (known.identities.is_read() && known.proxies.is_read());
         if (known.statics.is_none() && !known.slices.is_read()) || !(is_settled || without_leases) {
             return None;
         }
-        let mut endpoints: Vec<Endpoint> =
-            known.slices.iter().flat_map(|(_, endpoints)| endpoints).cloned().collect();
-        endpoints.sort_unstable();
+        let (endpoints, more_endpoints) = slice::all(known.slices.iter().map(|(_, endpoints)| endpoints));
         let rules = Rules {
             is_own: self.own.now(),
             hostname: self.hostname.as_deref(),
@@ -183,12 +184,13 @@ impl Peers {
             prefers_v4: self.own.advertised().is_none_or(|address| address.is_ipv4()),
             now: Instant::now(),
         };
-        Some(rules.list(&Sources {
+        let (list, more_servers) = rules.list(&Sources {
             statics: known.statics.as_deref().unwrap_or_default(),
             endpoints: &endpoints,
             identities: &known.identities,
             proxies: &known.proxies,
-        }))
+        });
+        Some((list, more_endpoints + more_servers))
     }
 
     fn publish(&self, list: &PeerList) {
@@ -301,10 +303,10 @@ const PROXIES: LeaseKind = LeaseKind {
 
 async fn follow_leases(follower: Follower, board: Arc<Board>, kind: LeaseKind) {
     let start = |client| {
-        let leases: Api<Lease> = Api::namespaced(client, lease::NAMESPACE);
+        let leases: Api<LeaseObject> = Api::namespaced(client, lease::NAMESPACE);
         watcher(leases, WatchConfig::default().labels(kind.selector).page_size(PAGE))
     };
-    let sink = |seen: Seen<Lease>| {
+    let sink = |seen: Seen<LeaseObject>| {
         board.change(|known| {
             known.leases_are_settled |= matches!(seen, Seen::Failed);
             (kind.leases)(known).take(seen, Instant::now(), Timestamp::now());

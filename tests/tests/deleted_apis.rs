@@ -180,6 +180,49 @@ fn without_the_right_to_watch_definitions_a_deletion_is_noticed_when_servers_are
     });
 }
 
+/// What it described last stays while it is down, but for what was deleted.
+#[test]
+fn a_deleted_resource_does_not_stay_in_openapi_through_a_dead_peer() {
+    bounded(async {
+        let mut world = World::start(&[]).await;
+        let describes = async |widgets: bool| {
+            let answer = world.site.admin().get(world.proxy.address, Http::Two, "/openapi/v2").await;
+            let text = answer.text();
+            let has = [
+                text.contains("/widgets"),
+                text.contains("v1.Widget"),
+                text.contains(&only_new_serves().kind),
+            ];
+            ensure(has == [widgets, widgets, true], || format!("{has:?}"))
+        };
+        eventually("both are described", async || describes(true).await).await;
+        drop(world.peer.take());
+        world.delete().await;
+        eventually("only what is left is described", async || describes(false).await).await;
+    });
+}
+
+/// A snapshot is made of all that all servers serve, which can be much.
+#[test]
+fn definitions_that_come_together_make_few_snapshots() {
+    bounded(async {
+        let (log, _listening) = Log::listen();
+        let world = World::start(&["--discovery-interval=1h"]).await;
+        sleep(Duration::from_secs(3)).await;
+        let before = log.lines(&["discovery snapshot"]).len();
+        let begin = Instant::now();
+        for number in 0..300 {
+            world.site.objects().define(&format!("things{number}.example.com"), 1).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        world.delete().await;
+        world.is_gone().await;
+        let tenths = usize::try_from(begin.elapsed().as_millis() / 100).unwrap();
+        let made = log.lines(&["discovery snapshot"]).len() - before;
+        assert!(made >= 1 && made <= tenths + 2, "{made} snapshots in {:?}", begin.elapsed());
+    });
+}
+
 /// Each server makes and deletes the `APIServices` of what is built into itself: an old one that starts deletes those of a
 /// newer one, which serves them all the same.
 #[test]

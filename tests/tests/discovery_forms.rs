@@ -8,9 +8,11 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 use http::Request;
-use mvproxy_tests::standin::Documents;
+use mvproxy_tests::standin::{Aggregation, Documents};
 use serde_json::Value;
-use support::{AGGREGATED, BOTH, Caller, Cluster, Http, aggregated, bounded};
+use support::{
+    AGGREGATED, BOTH, Caller, Cluster, Http, aggregated, bounded, ensure, eventually, only_new_serves,
+};
 
 fn load(name: &str) -> Documents {
     Documents::load(name).unwrap()
@@ -136,5 +138,36 @@ fn the_form_stays_when_the_servers_come_to_agree() {
         let answer = session.fetch(accepting("/apis", &protobuf)).await;
         assert_eq!(answer.header("content-type"), protobuf);
         assert!(answer.body == merged.body, "the new server's document, from whichever server");
+    });
+}
+
+/// Before 1.27 it is off by default: the local server has no form of what is merged but the plain one.
+#[test]
+fn merged_documents_are_served_before_a_server_without_aggregated_discovery_too() {
+    bounded(async {
+        let old = load("v1.34").with_aggregation(Aggregation::Absent);
+        let cluster = Cluster::start_unsynced(old, load("v1.36-all"), &[]).await;
+        let (alice, address) = (Caller::alice(&cluster.pki), cluster.old.proxy.address);
+        let api = only_new_serves();
+        // As old clients ask, as new ones do that know both forms, and as those that know one.
+        let both = format!("{AGGREGATED},application/json");
+        for (accept, wanted) in [
+            ("application/json", &api.group),
+            ("*/*", &api.group),
+            (&both, &api.resource),
+            (AGGREGATED, &api.resource),
+        ] {
+            eventually(accept, async || {
+                let answer = alice.ask(address, Http::Two, accepting("/apis", accept)).await;
+                ensure(answer.status == 200 && answer.text().contains(wanted), || {
+                    format!("{} {}", answer.status, answer.header("content-type"))
+                })
+            })
+            .await;
+        }
+        for http in BOTH {
+            let answer = Caller::nobody(&cluster.pki).ask(address, http, aggregated("/apis")).await;
+            assert_eq!(answer.status, 403, "the local server still says who may read: {}", answer.text());
+        }
     });
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use mvproxy_tests::standin::{Documents, Fault};
 use mvproxy_tests::store::Key;
-use site_support::{Site, Trap, known, knows, lease, questions};
-use support::{Http, bounded, ensure, eventually, only_new_serves};
+use site_support::{Log, Site, Trap, known, knows, lease, questions};
+use support::{Http, aggregated, bounded, ensure, eventually, only_new_serves};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -237,5 +237,101 @@ fn a_lease_that_ran_out_names_nobody() {
             .await;
         assert_eq!(dead.visits(), 0);
         drop(peer);
+    });
+}
+
+/// Whom only a Lease names is asked less and less often while it is silent. That ends when a slice names it too.
+#[test]
+fn a_server_that_a_lease_named_while_it_was_down_is_asked_at_once_when_a_slice_names_it() {
+    bounded(async {
+        let site = Site::start(load("v1.34")).await;
+        let address = site.peer_address(0).to_string();
+        site.objects().put_lease("kube-system", lease("apiserver-x", "x", &address, Duration::ZERO)).await;
+        let proxy = site.proxy(&["--peer-allowed-cidrs=127.0.0.2/32", "--discovery-interval=500ms"]);
+        proxy.ready().await;
+        let labels = [("type", "fetch_discovery"), ("reason", "not_reached")];
+        eventually("it was asked in vain a few times", async || {
+            let failures = proxy.metrics().await.sum("apiserver_peer_discovery_sync_errors_total", &labels);
+            ensure(failures >= 4, || failures.to_string())
+        })
+        .await;
+        // The next time would be four seconds later.
+        let _peer = site.peer(0, load("v1.36-all")).await;
+        let begin = Instant::now();
+        knows(&proxy, &[site.peer_address(0)]).await;
+        assert!(begin.elapsed() < 2 * SECOND, "{:?}", begin.elapsed());
+    });
+}
+
+/// What one of them said before it was killed is not forgotten.
+#[test]
+fn two_that_leases_named_and_that_a_slice_calls_one_server_have_what_either_served() {
+    bounded(async {
+        let (log, _listening) = Log::listen();
+        let site = Site::start(load("v1.34")).await;
+        let peer = site.peer(0, load("v1.36-all")).await;
+        let (alive, dead) = (site.peer_address(0), site.peer_address(7));
+        let objects = site.objects();
+        objects.delete(&Key::new("discovery.k8s.io", "endpointslices", "default", "kubernetes")).await;
+        objects.put_slice("own", "IPv4", &[(site.local_address(), None)]).await;
+        for (name, address) in [("a", dead), ("b", alive)] {
+            let lease = lease(name, &format!("host-{name}"), &address.to_string(), Duration::ZERO);
+            objects.put_lease("kube-system", lease).await;
+        }
+        let proxy = site.proxy(&["--peer-allowed-cidrs=127.0.0.0/24"]);
+        knows(&proxy, &[alive]).await;
+        drop(peer);
+        objects.put_slice("one", "IPv4", &[(dead, Some("one")), (alive, Some("one"))]).await;
+        eventually("both are listed", async || {
+            let said = log.lines(&["peer list", &alive.ip().to_string()]);
+            ensure(!said.is_empty(), || "not yet".to_owned())
+        })
+        .await;
+        knows(&proxy, &[alive]).await;
+        let merged = site.admin().ask(proxy.address, Http::Two, aggregated("/apis")).await;
+        assert!(merged.text().contains(&only_new_serves().resource));
+    });
+}
+
+/// Its author wants all others not to be read.
+#[test]
+fn a_lease_that_cannot_be_read_hides_no_other() {
+    bounded(async {
+        let (log, _listening) = Log::listen();
+        let site = Site::start(load("v1.34")).await;
+        let trap = Trap::at("127.0.0.78:0").await;
+        let (mut bad, address) = (lease("bad", "h", "", Duration::ZERO), trap.address.to_string());
+        bad["spec"]["renewTime"] = "9999-12-31T23:59:59.000000Z".into();
+        site.objects().put_lease("kube-system", bad).await;
+        site.objects().put_lease("kube-system", lease("good", "i", &address, Duration::ZERO)).await;
+        let _proxy = site.proxy(&["--peer-allowed-cidrs=127.0.0.78/32"]);
+        eventually("the other is read", async || ensure(trap.visits() > 0, || "not yet".to_owned())).await;
+        assert_eq!(log.lines(&["Leases", "not readable"]), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_slice_with_thousands_of_addresses_is_told_of_and_hides_no_server() {
+    bounded(async {
+        let (log, _listening) = Log::listen();
+        let site = Site::start(load("v1.34")).await;
+        // Addresses of all others are smaller.
+        let _peer = site.peer(250, load("v1.36-all")).await;
+        for slice in 0..20_u16 {
+            let address = |host| std::net::SocketAddr::from(([127, 0, 0, host], 1 + slice));
+            let many = (2..252).map(|host| (address(host), None));
+            site.objects().put_slice(&format!("a{slice}"), "IPv4", &many.collect::<Vec<_>>()).await;
+        }
+        let proxy = site.proxy(&[]);
+        eventually("it is told of", async || {
+            let told = log.lines(&["more API servers", "left_out"]);
+            ensure(told.len() == 1, || format!("{told:?}"))
+        })
+        .await;
+        eventually("the peer is known", async || {
+            let status = site.admin().get(proxy.address, Http::Two, &only_new_serves().path()).await.status;
+            ensure(status == 200, || status.to_string())
+        })
+        .await;
     });
 }

@@ -182,3 +182,32 @@ fn the_time_at_which_peers_were_heard_is_written() {
         assert!(Path::new(&file(&state)).metadata().unwrap().len() < 10_000_000);
     });
 }
+
+/// Nobody says who the peers are while the local server is down. What answers all the while is there.
+#[test]
+fn a_remembered_peer_that_answers_stays_while_nobody_can_say_who_the_peers_are() {
+    bounded(async {
+        let mut site = Site::start(load("v1.34")).await;
+        let peer = site.peer(0, load("v1.36-all")).await;
+        let state = format!("--state-dir={}", site.folder("state"));
+        written_by(&site, &state).await;
+        drop(site.local.take());
+
+        // Longer than it takes a busy machine to get this far: what is older is not even remembered.
+        let proxy = site.proxy(&[&state, "--peer-stale-after=5s"]);
+        let core = "/api/v1/namespaces/default/configmaps";
+        let status = async || site.admin().get(proxy.address, Http::Two, core).await.status.as_u16();
+        eventually("the peer stands in", async || {
+            let status = status().await;
+            ensure(status == 200, || status.to_string())
+        })
+        .await;
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < Duration::from_secs(7) {
+            assert_eq!(status().await, 200, "after {:?}", begin.elapsed());
+            assert_eq!(known(&proxy).await, [site.peer_address(0).to_string()], "{:?}", begin.elapsed());
+            sleep(Duration::from_millis(100)).await;
+        }
+        drop(peer);
+    });
+}

@@ -14,7 +14,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::accept::Asked;
-use super::fetch::ACCEPT_OWN;
+use super::fetch::ACCEPT_OWN_OR_PLAIN;
 use super::page::{Body, Form, Page};
 use super::view::View;
 use crate::forward::{Outbound, ResponseBody};
@@ -32,7 +32,7 @@ pub struct Wish {
 pub fn ask_local(outbound: &mut Outbound, asked: Asked<'_>, view: &View) -> Wish {
     let headers = outbound.headers_mut();
     let wish = Wish::taken_from(headers);
-    let accept = if asked.root.is_some() { ACCEPT_OWN } else { "application/json" };
+    let accept = if asked.root.is_some() { ACCEPT_OWN_OR_PLAIN } else { "application/json" };
     ask(headers, accept, asked.root.and_then(|document| view.local_etag(document)));
     wish
 }
@@ -93,9 +93,10 @@ const DESCRIPTION: [HeaderName; 9] = [
 /// Whether the local server's answer came after authorisation.
 pub fn is_authorised(local: &Response<ResponseBody>, asked: Asked<'_>) -> bool {
     match (asked.root, local.status()) {
-        (Some(_), StatusCode::OK) => is_aggregated(local.headers()),
+        // In whatever form: a server without aggregated discovery has only the plain one.
+        (_, StatusCode::OK) => true,
         (Some(_), status) => status == StatusCode::NOT_MODIFIED,
-        (None, status) => matches!(status, StatusCode::OK | StatusCode::NOT_FOUND),
+        (None, status) => status == StatusCode::NOT_FOUND,
     }
 }
 
@@ -150,13 +151,6 @@ application/vnd.kubernetes.protobuf",
         retry_after: None,
     };
     failure.into_response(Encoding::Json).map(ResponseBody::own)
-}
-
-fn is_aggregated(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.contains("as=APIGroupDiscoveryList"))
 }
 
 /// As kube-apiserver reads it: weights are not looked at.

@@ -21,49 +21,67 @@ pub enum Excess {
 
 /// A group list has 12 levels.
 pub const MAX_DEPTH: usize = 32;
-/// A resource is about 8 objects: five times the 10,000 resources that a cluster can have.
-pub const MAX_OBJECTS: usize = 400_000;
+/// A resource is about 8 objects, and a cluster can have 10,000. An empty one takes two bytes on the wire and a hundred times
+/// that in memory.
+pub const MAX_OBJECTS: usize = 250_000;
 /// A resource is about 80 strings.
 pub const MAX_STRINGS: usize = 4_000_000;
 /// The longest name Kubernetes allows has 253 bytes.
 pub const MAX_STRING: usize = 4096;
+
+/// How much there was in documents that belong together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    objects: usize,
+    strings: usize,
+}
 
 /// Looks a document through without taking memory. Whether it is JSON at all is for the parser to say.
 ///
 /// # Errors
 /// See [`Excess`].
 pub fn check(json: &[u8]) -> Result<(), Excess> {
-    let (mut depth, mut objects, mut strings) = (0_usize, 0, 0);
-    let mut rest = json;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'{' | b'[' => {
-                depth += 1;
-                objects += usize::from(*byte == b'{');
-                if depth > MAX_DEPTH {
-                    return Err(Excess::Depth);
+    Counts::default().add(json)
+}
+
+impl Counts {
+    /// Looks one more document through.
+    ///
+    /// # Errors
+    /// See [`Excess`].
+    pub fn add(&mut self, json: &[u8]) -> Result<(), Excess> {
+        let mut depth = 0_usize;
+        let mut rest = json;
+        while let Some((byte, after)) = rest.split_first() {
+            rest = after;
+            match byte {
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.objects += usize::from(*byte == b'{');
+                    if depth > MAX_DEPTH {
+                        return Err(Excess::Depth);
+                    }
+                    if self.objects > MAX_OBJECTS {
+                        return Err(Excess::Objects);
+                    }
                 }
-                if objects > MAX_OBJECTS {
-                    return Err(Excess::Objects);
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b'"' => {
+                    self.strings += 1;
+                    if self.strings > MAX_STRINGS {
+                        return Err(Excess::Strings);
+                    }
+                    let length = string_length(rest);
+                    if length > MAX_STRING {
+                        return Err(Excess::LongString);
+                    }
+                    rest = rest.get(length + 1..).unwrap_or_default();
                 }
+                _ => {}
             }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => {
-                strings += 1;
-                if strings > MAX_STRINGS {
-                    return Err(Excess::Strings);
-                }
-                let length = string_length(rest);
-                if length > MAX_STRING {
-                    return Err(Excess::LongString);
-                }
-                rest = rest.get(length + 1..).unwrap_or_default();
-            }
-            _ => {}
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether objects and lists are in each other at more levels than these.
@@ -120,6 +138,16 @@ mod tests {
             assert_eq!(check(fits.as_bytes()), Ok(()), "{excess}");
             assert_eq!(check(exceeds.as_bytes()), Err(excess));
         }
+    }
+
+    #[test]
+    fn documents_that_belong_together_are_counted_together() {
+        let half = "{\"\":0},".repeat(MAX_OBJECTS / 2);
+        let mut counts = Counts::default();
+        assert_eq!(counts.add(half.as_bytes()), Ok(()));
+        assert_eq!(counts.add(half.as_bytes()), Ok(()));
+        assert_eq!(counts.add(b"[\"\"]"), Ok(()), "there may be more strings");
+        assert_eq!(counts.add(b"{}"), Err(Excess::Objects));
     }
 
     #[test]

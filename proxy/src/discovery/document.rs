@@ -183,6 +183,14 @@ impl GroupList {
     /// When it is something else, or goes beyond the bounds of [`bounds`].
     pub fn decode(json: &[u8]) -> Result<Self, DocumentError> {
         bounds::check(json)?;
+        Self::parse(json)
+    }
+
+    /// The same for one that was looked through already.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, DocumentError> {
         let Incoming { kind, api_version, items } = serde_json::from_slice(json)?;
         let known = ["", ApiVersion::V2.name(), ApiVersion::V2beta1.name()];
         if kind != KIND || !known.contains(&api_version.as_str()) {

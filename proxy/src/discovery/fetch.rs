@@ -6,26 +6,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::document::GroupList;
 use super::{Document, Part, Served};
-use crate::asker::{self, Asker, Unread};
+use crate::asker::Asker;
 use crate::upstream::Upstream;
 
+mod budget;
 mod error;
 mod legacy;
 
+use budget::Budget;
 pub use error::FetchError;
 
-/// Aggregated discovery without peers' resources. Servers that do not know the profile or v2 skip to what they know.
-pub const ACCEPT_OWN: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
-application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
-application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
-/// The same, and what servers without aggregated discovery have: any aggregated clause wins over it.
-const ACCEPT_ANY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
+/// Aggregated discovery without peers' resources. Servers that do not know the profile or v2 skip to what they know, and
+/// those without aggregated discovery to the last, over which any aggregated clause wins.
+pub const ACCEPT_OWN_OR_PLAIN: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
 application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
 application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
 application/json";
@@ -35,13 +33,6 @@ const ACCEPT_JSON: &str = "application/json";
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for a server that has to be asked for every group version.
 const LEGACY_TIMEOUT: Duration = Duration::from_secs(20);
-/// A cluster with 10,000 resources has a document of about 10 MB.
-const DOCUMENT_LIMIT: usize = 16 * 1024 * 1024;
-/// The same cluster's document has about 100,000 objects. An empty one takes 2 bytes on the wire and a hundred times that
-/// in memory.
-const MOST_OBJECTS: usize = 250_000;
-/// The same for all that is in lists, of which the smallest take eight times as much in memory.
-const MOST_COMMAS: usize = 4_000_000;
 
 /// Asks servers what they serve.
 #[derive(Debug)]
@@ -75,7 +66,8 @@ impl Fetcher {
         upstream: &Upstream,
         known: Option<&Arc<Served>>,
     ) -> Result<Arc<Served>, FetchError> {
-        let aggregated = timeout(FETCH_TIMEOUT, self.fetch_aggregated(upstream, known)).await;
+        let budget = Budget::default();
+        let aggregated = timeout(FETCH_TIMEOUT, self.fetch_aggregated(upstream, known, &budget)).await;
         let found = match aggregated.unwrap_or(Err(FetchError::late(FETCH_TIMEOUT))) {
             Err(error) if error.is_legacy() => {
                 let legacy =
@@ -100,17 +92,25 @@ impl Fetcher {
         &self,
         upstream: &Upstream,
         known: Option<&Arc<Served>>,
+        budget: &Budget,
     ) -> Result<Arc<Served>, FetchError> {
-        let core = self.fetch_part(upstream, Document::Core, known).await?;
-        let groups = self.fetch_part(upstream, Document::Groups, known).await?;
+        let core = self.fetch_part(upstream, Document::Core, known, budget).await?;
+        let groups = self.fetch_part(upstream, Document::Groups, known, budget).await?;
+        let version = self.fetch_version(upstream, budget).await;
         if let (Some(known), None, None) = (known, &core, &groups) {
-            return Ok(Arc::clone(known));
+            return Ok(match version {
+                // An upgrade can change nothing else.
+                Ok(version) if version != known.version => {
+                    Arc::new(Served { version, ..Served::clone(known) })
+                }
+                _ => Arc::clone(known),
+            });
         }
         let kept = |document| known.map(|known| known.part(document).clone()).unwrap_or_default();
         Ok(Arc::new(Served {
             core: core.unwrap_or_else(|| kept(Document::Core)),
             groups: groups.unwrap_or_else(|| kept(Document::Groups)),
-            version: self.fetch_version(upstream).await?,
+            version: version?,
         }))
     }
 
@@ -120,25 +120,26 @@ impl Fetcher {
         upstream: &Upstream,
         document: Document,
         known: Option<&Arc<Served>>,
+        budget: &Budget,
     ) -> Result<Option<Part>, FetchError> {
         let path = document.path();
         let etag = known.and_then(|known| known.part(document).etag.clone());
         let is_conditional = etag.is_some();
-        match self.get(upstream, path, ACCEPT_ANY, etag).await? {
+        match self.get(upstream, path, ACCEPT_OWN_OR_PLAIN, etag, budget).await? {
             Answer::NotModified if is_conditional => Ok(None),
             Answer::NotModified => {
                 Err(FetchError::Status { path: path.to_owned(), status: StatusCode::NOT_MODIFIED })
             }
             Answer::New(body, etag) => {
-                let list = GroupList::decode(&body)
+                let list = GroupList::parse(&body)
                     .map_err(|source| FetchError::Document { path: path.to_owned(), source })?;
                 Ok(Some(Part { list, etag }))
             }
         }
     }
 
-    async fn fetch_version(&self, upstream: &Upstream) -> Result<String, FetchError> {
-        let info: VersionInfo = self.get_json(upstream, "/version").await?;
+    async fn fetch_version(&self, upstream: &Upstream, budget: &Budget) -> Result<String, FetchError> {
+        let info: VersionInfo = self.get_json(upstream, "/version", budget).await?;
         Ok(info.git_version)
     }
 
@@ -146,8 +147,9 @@ impl Fetcher {
         &self,
         upstream: &Upstream,
         path: &str,
+        budget: &Budget,
     ) -> Result<T, FetchError> {
-        match self.get(upstream, path, ACCEPT_JSON, None).await? {
+        match self.get(upstream, path, ACCEPT_JSON, None, budget).await? {
             Answer::NotModified => {
                 Err(FetchError::Status { path: path.to_owned(), status: StatusCode::NOT_MODIFIED })
             }
@@ -162,6 +164,7 @@ impl Fetcher {
         path: &str,
         accept: &'static str,
         etag: Option<HeaderValue>,
+        budget: &Budget,
     ) -> Result<Answer, FetchError> {
         let response = self.asker.get(upstream, path, accept, etag).await;
         let response = response.map_err(|source| FetchError::NotReached { path: path.to_owned(), source })?;
@@ -170,7 +173,7 @@ impl Fetcher {
             StatusCode::NOT_MODIFIED => Ok(Answer::NotModified),
             StatusCode::OK => {
                 check(&parts.headers, path)?;
-                let body = read(body, path).await?;
+                let body = budget.read(body, path).await?;
                 Ok(Answer::New(body, parts.headers.get(ETAG).cloned()))
             }
             status => Err(FetchError::Status { path: path.to_owned(), status }),
@@ -191,19 +194,4 @@ fn check(headers: &HeaderMap, path: &str) -> Result<(), FetchError> {
         return Err(FetchError::Encoded { path: path.to_owned() });
     }
     Ok(())
-}
-
-/// A body within its limits.
-async fn read(body: Incoming, path: &str) -> Result<Bytes, FetchError> {
-    let too_large = || FetchError::TooLarge { path: path.to_owned() };
-    let body = asker::read(body, DOCUMENT_LIMIT).await.map_err(|error| match error {
-        Unread::TooLarge => too_large(),
-        Unread::Broken(source) => FetchError::Broken { path: path.to_owned(), source },
-    })?;
-    // Strings may contain them too; that only makes the limit stricter.
-    let count = |wanted: u8| body.iter().map(|byte| usize::from(*byte == wanted)).sum::<usize>();
-    if count(b'{') > MOST_OBJECTS || count(b',') > MOST_COMMAS {
-        return Err(too_large());
-    }
-    Ok(body)
 }

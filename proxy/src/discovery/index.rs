@@ -101,6 +101,11 @@ impl Index {
         }
     }
 
+    /// Whether anybody has a resource.
+    pub(super) fn has(&self, group: &str, version: &str, resource: &str) -> bool {
+        self.0.contains_key(&KeyRef { group, version, resource, subresource: "" })
+    }
+
     /// The peers that serve some key or verb which the local server lacks.
     pub(super) fn richer(&self) -> ServerSet {
         let sets = self.0.values().flat_map(|servers| servers.by_verb.iter().chain([&servers.any]));

@@ -61,7 +61,7 @@ impl Memory {
     /// In `folder`, of the node that `origin` describes.
     pub fn new(folder: PathBuf, origin: &[&str]) -> Self {
         let hash = digest::digest(&digest::SHA256, origin.join("\n").as_bytes());
-        Self { folder, origin: saved::hex(hash.as_ref()) }
+        Self { folder, origin: super::hex::lower(hash.as_ref()) }
     }
 
     /// What was known when it was written last; nothing when there is no such file or it cannot be believed. Peers that were

@@ -18,6 +18,7 @@ use super::view::View;
 use super::{etag, json};
 use crate::forward::{Outbound, ResponseBody};
 
+mod described;
 mod error;
 mod fetch;
 mod form;
@@ -26,9 +27,11 @@ mod merged;
 pub mod merger;
 mod swagger;
 
-use error::DocumentError;
+pub use error::DocumentError;
 pub use form::Form;
+use gnostic::Gnostic;
 pub use merged::{Merged, is_authorised};
+use swagger::Swagger;
 
 /// An `OpenAPI` document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +134,30 @@ pub async fn completed(
     Ok(Response::from_parts(parts, ResponseBody::full(text.into())))
 }
 
+/// A document of one server with what another's describes beyond it added, in JSON.
+///
+/// # Errors
+/// When one of them is none that can be merged.
+pub fn merged_json(first: &[u8], second: &[u8]) -> Result<Vec<u8>, DocumentError> {
+    let mut merged = Swagger::parse(first)?;
+    merged.add(&Swagger::parse(second)?);
+    Ok(merged.write())
+}
+
+/// The same in protobuf.
+///
+/// # Errors
+/// When one of them is none that can be merged.
+pub fn merged_protobuf(first: &[u8], second: &[u8]) -> Result<Vec<u8>, DocumentError> {
+    let mut merged = Gnostic::parse(first)?;
+    merged.add(&Gnostic::parse(second)?);
+    Ok(merged.write())
+}
+
 /// What makes an answer depend on more than the document and its tag.
 const PARTIAL: [HeaderName; 5] = [IF_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+/// A path has about six levels, a type three; types of custom resources are written out in each other.
+const MAX_DEPTH: usize = 512;
 /// A cluster with 10,000 resources has about 60,000 paths and 30,000 definitions.
 const MOST_NAMES: usize = 250_000;
 /// About ten times the index of a cluster with 5,000 group versions.

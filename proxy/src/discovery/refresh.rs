@@ -17,14 +17,14 @@ pub struct Refresh {
 
 impl Refresh {
     /// Has the local server asked.
-    pub fn notify_one(&self) {
+    pub fn of_local(&self) {
         self.local.notify_one();
     }
 
     /// Has this server asked.
     pub fn of(&self, upstream: &Upstream) {
         if upstream.role == Role::Local {
-            return self.notify_one();
+            return self.of_local();
         }
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bell) = peers.get(&upstream.address) {

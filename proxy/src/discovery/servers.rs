@@ -26,7 +26,7 @@ pub(super) struct Server {
     /// Where it may be dialled; read by its poll.
     pub(super) addresses: watch::Sender<Vec<SocketAddr>>,
     pub(super) bell: Arc<Notify>,
-    pub(super) polling: JoinHandle<()>,
+    polling: Option<JoinHandle<()>>,
     pub(super) hinted: bool,
     pub(super) incarnation: u64,
     pub(super) knowledge: Knowledge,
@@ -49,8 +49,6 @@ pub(super) struct Knowledge {
     pub(super) is_failing: bool,
     /// Since when it is on nobody's list; `None` while it is on one.
     pub(super) unlisted: Option<Instant>,
-    /// Whether it had a Lease that it no longer renews.
-    pub(super) lease_ran_out: bool,
 }
 
 /// How well a peer is known.
@@ -88,7 +86,7 @@ pub(super) enum Fate {
 
 impl Knowledge {
     pub(super) fn new(served: Option<Arc<Served>>, heard: Instant) -> Self {
-        Self { served, heard, is_failing: false, unlisted: None, lease_ran_out: false }
+        Self { served, heard, is_failing: false, unlisted: None }
     }
 
     /// Decides. API servers leave the list at every restart, and what they serve does not cease to exist by that.
@@ -96,7 +94,7 @@ impl Knowledge {
         if self.served.is_none() {
             return if self.unlisted.is_some() { Fate::IsForgotten } else { Fate::Stays };
         }
-        let is_silent = self.is_failing && (self.lease_ran_out || now >= self.heard + stale_after);
+        let is_silent = self.is_failing && now >= self.heard + stale_after;
         let left = self.unlisted.is_some_and(|since| now >= since + stale_after);
         match (is_silent, self.unlisted) {
             _ if left => Fate::IsForgotten,
@@ -115,7 +113,6 @@ impl Server {
         upstream: Upstream,
         addresses: watch::Sender<Vec<SocketAddr>>,
         bell: Arc<Notify>,
-        polling: JoinHandle<()>,
         hinted: bool,
         knowledge: Knowledge,
     ) -> Self {
@@ -123,13 +120,20 @@ impl Server {
             upstream,
             addresses,
             bell,
-            polling,
+            polling: None,
             hinted,
             incarnation: 0,
             knowledge,
             visible: None,
             told: None,
             owes_news: false,
+        }
+    }
+
+    /// Leaves asking it to this task, and no longer to the one before.
+    pub(super) fn is_asked_by(&mut self, polling: JoinHandle<()>) {
+        if let Some(former) = self.polling.replace(polling) {
+            former.abort();
         }
     }
 
@@ -202,7 +206,6 @@ impl Server {
         let came_back = self.knowledge.unlisted.take().is_some();
         let restarted = self.incarnation != peer.incarnation;
         self.incarnation = peer.incarnation;
-        self.knowledge.lease_ran_out = peer.lease_ran_out;
         // What answered once was no forgery.
         self.hinted &= peer.hinted;
         let moved = self.addresses.send_if_modified(|addresses| {
@@ -217,15 +220,22 @@ impl Server {
         }
     }
 
+    /// Whether it ever said what it serves, as far as that is still believed.
+    pub(super) fn is_known(&self) -> bool {
+        self.knowledge.served.is_some()
+    }
+
     /// Whether it counts: a server that only a Lease speaks of does once it has answered.
     pub(super) fn counts(&self) -> bool {
-        !self.hinted || self.knowledge.served.is_some()
+        !self.hinted || self.is_known()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.polling.abort();
+        if let Some(polling) = &self.polling {
+            polling.abort();
+        }
     }
 }
 
@@ -241,25 +251,21 @@ mod tests {
         let minutes = |ago| now.checked_sub(Duration::from_mins(ago)).expect("an hour can be gone back");
         let served = Some(Arc::new(Served::default()));
         // Heard and left the list this many minutes ago.
-        for (heard, is_failing, unlisted, lease_ran_out, expected) in [
-            (0, false, None, false, Fate::Stays),
-            (0, false, None, true, Fate::Stays),
-            (9, true, None, false, Fate::Stays),
-            (10, true, None, false, Fate::BecomesUnknown),
-            (1, true, None, true, Fate::BecomesUnknown),
-            (59, false, None, false, Fate::Stays),
-            (0, false, Some(9), false, Fate::Stays),
-            (0, false, Some(10), false, Fate::IsForgotten),
-            (9, true, Some(9), false, Fate::Stays),
-            (10, true, Some(9), false, Fate::IsForgotten),
-            (1, true, Some(1), true, Fate::IsForgotten),
+        for (heard, is_failing, unlisted, expected) in [
+            (0, false, None, Fate::Stays),
+            (9, true, None, Fate::Stays),
+            (10, true, None, Fate::BecomesUnknown),
+            (59, false, None, Fate::Stays),
+            (0, false, Some(9), Fate::Stays),
+            (0, false, Some(10), Fate::IsForgotten),
+            (9, true, Some(9), Fate::Stays),
+            (10, true, Some(9), Fate::IsForgotten),
         ] {
             let knowledge = Knowledge {
                 served: served.clone(),
                 heard: minutes(heard),
                 is_failing,
                 unlisted: unlisted.map(minutes),
-                lease_ran_out,
             };
             assert_eq!(knowledge.fate(now, STALE_AFTER), expected, "{knowledge:?}");
         }

@@ -154,9 +154,9 @@ impl SharedApis {
         for api in missing {
             is_news |= self.remove(&api, now);
         }
-        // What the very first list has may have been there for ever.
-        let changed = self.is_read[kind].then_some(now);
         for (api, generation) in listing {
+            // What the very first list has may have been there for ever, but not as it is where it is remembered otherwise.
+            let changed = (self.is_read[kind] || self.entries.contains_key(&api)).then_some(now);
             is_news |= self.set(api, generation, changed) && changed.is_some();
         }
         self.is_read[kind] = true;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep_until};
 use tracing::{debug, info};
 
@@ -15,6 +16,7 @@ use super::memory::{Remembered, RememberedPeer};
 use super::poll::{Poll, ServerId, Update};
 use super::refresh::Refresh;
 use super::servers::{Fate, Knowledge, News, Server};
+use super::settling::Settling;
 use super::shared::SharedApis;
 use super::{Served, Snapshot};
 use crate::metrics::Metrics;
@@ -63,7 +65,7 @@ pub struct Syncer {
     /// See [`PeerList::others`].
     others: u64,
     /// When all servers are asked once more, because a shared object changed.
-    settling: Vec<Instant>,
+    settling: Settling,
     /// When the memory was told last.
     memorised: Instant,
     updates: mpsc::Sender<Update>,
@@ -77,8 +79,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const MEMORY_INTERVAL: Duration = Duration::from_mins(1);
 /// Updates that may wait for the writer.
 const ARRIVALS: usize = 64;
-/// After a change of a shared object servers are asked at once and then after these times: each takes its own to hear of it.
-const SETTLING: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Runs the writer until the peer list's sender is gone.
 pub async fn run(options: SyncOptions, mut peers: watch::Receiver<Option<PeerList>>) {
@@ -89,7 +89,7 @@ pub async fn run(options: SyncOptions, mut peers: watch::Receiver<Option<PeerLis
     let mut sweep = interval(SWEEP);
     peers.mark_changed();
     loop {
-        let settle = syncer.settling.first().copied();
+        let settle = syncer.settling.next();
         tokio::select! {
             changed = peers.changed() => {
                 if changed.is_err() {
@@ -100,7 +100,7 @@ pub async fn run(options: SyncOptions, mut peers: watch::Receiver<Option<PeerLis
                 }
             }
             changed = shared.changed(), if is_shared => match changed {
-                Ok(()) => syncer.shared_changed(),
+                Ok(()) => syncer.settling.changed(Instant::now()),
                 // Nobody watches.
                 Err(_) => is_shared = false,
             },
@@ -118,7 +118,7 @@ impl Syncer {
             next_id: LOCAL,
             peers_are_known: false,
             others: 0,
-            settling: Vec::new(),
+            settling: Settling::default(),
             memorised: Instant::now(),
             updates,
             options,
@@ -127,12 +127,8 @@ impl Syncer {
         syncer.poll(local, vec![local.address], bell, false, Knowledge::new(None, Instant::now()));
         for peer in std::mem::take(&mut syncer.options.remembered) {
             let upstream = syncer.upstream(peer.addresses[0], false);
-            // Nobody has named it yet, nor has it answered.
-            let knowledge = Knowledge {
-                is_failing: true,
-                unlisted: Some(Instant::now()),
-                ..Knowledge::new(Some(peer.served), peer.heard)
-            };
+            // It has not answered yet. Whether anybody still names it the first list will tell.
+            let knowledge = Knowledge { is_failing: true, ..Knowledge::new(Some(peer.served), peer.heard) };
             syncer.poll(upstream, peer.addresses, Arc::default(), false, knowledge);
         }
         if syncer.servers.len() > 1 {
@@ -154,31 +150,47 @@ impl Syncer {
         let id = self.next_id;
         self.next_id += 1;
         let addresses = watch::Sender::new(addresses);
+        let mut server = Server::new(upstream, addresses, bell, hinted, knowledge);
+        server.is_asked_by(self.polling(id, &server));
+        self.servers.entry(id).or_insert(server)
+    }
+
+    /// The task that asks a server from now on.
+    fn polling(&self, id: ServerId, server: &Server) -> JoinHandle<()> {
         let poll = Poll {
             id,
-            role: upstream.role,
-            hinted,
-            addresses: addresses.subscribe(),
-            bell: Arc::clone(&bell),
+            role: server.upstream.role,
+            hinted: server.hinted,
+            addresses: server.addresses.subscribe(),
+            bell: Arc::clone(&server.bell),
             fetcher: Arc::clone(&self.options.fetcher),
             interval: self.options.interval,
             updates: self.updates.clone(),
-            known: knowledge.served.clone(),
+            known: server.knowledge.served.clone(),
         };
-        let polling = tokio::spawn(poll.run());
-        let server = Server::new(upstream, addresses, bell, polling, hinted, knowledge);
-        self.servers.entry(id).or_insert(server)
+        tokio::spawn(poll.run())
     }
 
     /// Takes a new list over. Who may write Leases can have lists made without end: only what a list changes costs a
     /// snapshot.
     fn set_peers(&mut self, list: &PeerList) {
-        let mut is_new = !std::mem::replace(&mut self.peers_are_known, true);
-        let mut has_other_addresses = is_new;
+        let is_first = !std::mem::replace(&mut self.peers_are_known, true);
+        let (mut is_new, mut has_other_addresses) = (is_first, is_first);
         let mut missing: Vec<ServerId> = self.servers.keys().copied().filter(|id| *id != LOCAL).collect();
+        if is_first {
+            // They are remembered, and may have been asked in vain so far.
+            for id in &missing {
+                self.servers[id].bell.notify_one();
+            }
+        }
         for peer in &list.peers {
-            let news = match missing.iter().position(|id| self.servers[id].is_at(&peer.addresses)) {
-                Some(place) => self.is_listed(missing.remove(place), peer),
+            // Of several that are one by now the one of which more is known.
+            let same = missing.iter().filter(|id| self.servers[id].is_at(&peer.addresses));
+            let news = match same.copied().min_by_key(|id| !self.servers[id].is_known()) {
+                Some(id) => {
+                    missing.retain(|other| *other != id);
+                    self.is_listed(id, peer)
+                }
                 None => self.appeared(peer),
             };
             is_new |= news.is_of_snapshot;
@@ -213,18 +225,21 @@ impl Syncer {
     }
 
     fn is_listed(&mut self, id: ServerId, peer: &Peer) -> News {
-        let Some(server) = self.servers.get_mut(&id) else { return News::default() };
+        let Some(mut server) = self.servers.remove(&id) else { return News::default() };
+        let counted = server.counts();
         let mut news = server.set_listed(peer);
+        if !counted && server.counts() {
+            // Of whom only a Lease spoke, that was asked less and less often.
+            server.is_asked_by(self.polling(id, &server));
+        }
         if news.is_to_ask {
             server.bell.notify_one();
         }
         let (known, hinted) = (server.upstream, !server.counts());
         let stays = peer.addresses.contains(&known.address);
-        let upstream = self.upstream(if stays { known.address } else { peer.addresses[0] }, hinted);
-        news.is_of_snapshot |= upstream != known && !hinted;
-        if let Some(server) = self.servers.get_mut(&id) {
-            server.upstream = upstream;
-        }
+        server.upstream = self.upstream(if stays { known.address } else { peer.addresses[0] }, hinted);
+        news.is_of_snapshot |= server.upstream != known && !hinted;
+        self.servers.insert(id, server);
         news
     }
 
@@ -279,17 +294,11 @@ impl Syncer {
         }
     }
 
-    /// Something was defined, changed or deleted that all servers share.
-    fn shared_changed(&mut self) {
-        let now = Instant::now();
-        self.settling = SETTLING.iter().map(|pause| now + *pause).collect();
-        self.servers.values().for_each(|server| server.bell.notify_one());
-        self.publish();
-    }
-
     fn settle(&mut self) {
-        self.settling.remove(0);
         self.servers.values().for_each(|server| server.bell.notify_one());
+        if self.settling.passed() {
+            self.publish();
+        }
     }
 
     fn take(&mut self, update: Update) {

@@ -52,23 +52,27 @@ struct Group {
     addresses: Vec<SocketAddr>,
     hinted: bool,
     holders: u64,
-    live: usize,
-    ran_out: usize,
 }
 
 impl<F: Fn(&SocketAddr) -> bool> Rules<'_, F> {
-    /// The list, in an order that only depends on what is known.
-    pub(super) fn list(&self, sources: &Sources<'_>) -> PeerList {
+    /// The list, in an order that only depends on what is known, and how many servers are believed in beyond it.
+    pub(super) fn list(&self, sources: &Sources<'_>) -> (PeerList, usize) {
         let mut groups = self.believed(sources);
         let known_ips: BTreeSet<IpAddr> =
             groups.iter().flat_map(|group| &group.addresses).map(SocketAddr::ip).collect();
         groups.retain(|group| !group.addresses.iter().any(&self.is_own));
-        groups.truncate(MOST_PEERS);
+        let left_out = groups.len().saturating_sub(MOST_PEERS);
+        if left_out > 0 {
+            let own_words = sources.endpoints.iter().filter(|endpoint| endpoint.is_own_word);
+            let own_words: BTreeSet<SocketAddr> = own_words.map(|endpoint| endpoint.address).collect();
+            groups.sort_by_key(|group| !group.addresses.iter().any(|address| own_words.contains(address)));
+            groups.truncate(MOST_PEERS);
+        }
         self.add_hints(&mut groups, &known_ips, sources);
         let others = self.attach_identities(&mut groups, sources.identities);
         let mut peers: Vec<Peer> = groups.into_iter().map(Group::into_peer).collect();
         peers.truncate(MOST_PEERS);
-        PeerList { peers, others }
+        (PeerList { peers, others }, left_out)
     }
 
     /// The servers that static entries and slices name.
@@ -172,16 +176,10 @@ impl<F: Fn(&SocketAddr) -> bool> Rules<'_, F> {
             by_address.extend(group.addresses.iter().map(|address| (*address, number)));
         }
         let mut others = 0_u64;
-        for (_, lease) in identities.iter() {
-            let group = lease.address.and_then(|address| by_address.get(&address));
-            match group.map(|group| &mut groups[*group]) {
-                Some(group) if lease.is_live(self.now) => {
-                    group.live += 1;
-                    group.holders = group.holders.wrapping_add(lease.holder);
-                }
-                Some(group) => group.ran_out += usize::from(lease.ran_out(self.now)),
-                None if lease.is_live(self.now) => others = others.wrapping_add(lease.holder),
-                None => {}
+        for (_, lease) in identities.iter().filter(|(_, lease)| lease.is_live(self.now)) {
+            match lease.address.and_then(|address| by_address.get(&address)) {
+                Some(group) => groups[*group].holders = groups[*group].holders.wrapping_add(lease.holder),
+                None => others = others.wrapping_add(lease.holder),
             }
         }
         others
@@ -190,12 +188,7 @@ impl<F: Fn(&SocketAddr) -> bool> Rules<'_, F> {
 
 impl Group {
     fn into_peer(self) -> Peer {
-        Peer {
-            addresses: self.addresses,
-            hinted: self.hinted,
-            incarnation: self.holders,
-            lease_ran_out: self.live == 0 && self.ran_out > 0,
-        }
+        Peer { addresses: self.addresses, hinted: self.hinted, incarnation: self.holders }
     }
 }
 

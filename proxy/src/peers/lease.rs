@@ -7,12 +7,15 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::book::Book;
 use super::follow::Seen;
+
+mod object;
+
+pub(super) use object::LeaseObject;
 
 /// Where Leases count; in any other namespace anybody may write them.
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -47,18 +50,11 @@ pub(super) struct Announcement {
     pub(super) address: Option<SocketAddr>,
     renewed: Option<Timestamp>,
     live_until: Instant,
-    /// Whether it was seen live: a Lease that never was says nothing by having run out.
-    was_live: bool,
 }
 
 impl Announcement {
     pub(super) fn is_live(&self, now: Instant) -> bool {
         now < self.live_until
-    }
-
-    /// Whether it was renewed once and is no longer.
-    pub(super) fn ran_out(&self, now: Instant) -> bool {
-        self.was_live && !self.is_live(now)
     }
 }
 
@@ -75,7 +71,7 @@ impl Announcements {
         Self { book: Book::new(MOST_LEASES), hasher: RandomState::new() }
     }
 
-    pub(super) fn take(&mut self, seen: Seen<Lease>, now: Instant, clock: Timestamp) {
+    pub(super) fn take(&mut self, seen: Seen<LeaseObject>, now: Instant, clock: Timestamp) {
         let hasher = &self.hasher;
         self.book.take(
             seen,
@@ -95,21 +91,22 @@ impl Announcements {
 
 /// `None` for a Lease that nobody holds, as after an orderly end.
 fn announcement(
-    lease: &Lease,
+    lease: &LeaseObject,
     known: Option<&Announcement>,
     hasher: &RandomState,
     now: Instant,
     clock: Timestamp,
 ) -> Option<Announcement> {
-    let spec = lease.spec.as_ref()?;
+    let spec = &lease.spec;
     let holder = spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())?;
     let seconds =
         spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();
     let duration = Duration::from_secs(seconds).clamp(SHORTEST, LONGEST);
-    let renewed = spec.renew_time.as_ref().map(|time| time.0);
+    // A time that nobody can read is no renewal.
+    let renewed = spec.renew_time.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
     let live_until = match known {
         // As in leader election: a renewal that was seen needs no clocks that agree.
-        Some(known) if known.renewed != renewed => now + duration,
+        Some(known) if renewed.is_some() && known.renewed != renewed => now + duration,
         Some(known) => known.live_until,
         None => now + renewed.map_or(Duration::ZERO, |renewed| remaining(renewed, duration, clock)),
     };
@@ -123,7 +120,6 @@ fn announcement(
         address: address.and_then(|address| address.parse().ok()).filter(is_dialled),
         renewed,
         live_until,
-        was_live: known.is_some_and(|known| known.was_live) || live_until > now,
     })
 }
 
@@ -143,6 +139,8 @@ fn is_dialled(address: &SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::coordination::v1::Lease;
+
     use super::*;
 
     fn recorded() -> Lease {
@@ -158,7 +156,8 @@ mod tests {
     }
 
     fn read(lease: &Lease, known: Option<&Announcement>, clock: Timestamp) -> Option<Announcement> {
-        announcement(lease, known, &RandomState::new(), Instant::now(), clock)
+        let lease = serde_json::to_value(lease).and_then(serde_json::from_value).expect("a Lease");
+        announcement(&lease, known, &RandomState::new(), Instant::now(), clock)
     }
 
     #[test]
@@ -195,12 +194,31 @@ mod tests {
     fn a_renewal_that_was_seen_counts_whatever_the_clocks_say() {
         let (mut lease, elsewhen) = (recorded(), at("2031-01-01T00:00:00Z"));
         let first = read(&lease, None, elsewhen).expect("it is held");
-        assert!(!first.is_live(Instant::now()) && !first.ran_out(Instant::now()), "never seen live");
+        assert!(!first.is_live(Instant::now()), "never seen live");
         assert!(!read(&lease, Some(&first), elsewhen).expect("held").is_live(Instant::now()), "not renewed");
         let renewed = lease.spec.as_mut().and_then(|spec| spec.renew_time.as_mut()).expect("a time");
         renewed.0 = at("2026-11-22T07:14:29.6Z");
         let second = read(&lease, Some(&first), elsewhen).expect("it is held");
-        assert!(second.is_live(Instant::now()) && second.ran_out(Instant::now() + LONGEST));
+        assert!(second.is_live(Instant::now()) && !second.is_live(Instant::now() + LONGEST));
+    }
+
+    /// The API server takes any year of four digits; not everybody who reads does.
+    #[test]
+    fn a_lease_with_a_time_that_cannot_be_read_is_a_lease_that_was_not_renewed() {
+        let clock = at("2026-11-22T07:14:25Z");
+        let mut list = serde_json::to_value(recorded()).expect("JSON");
+        let time = "9999-12-31T23:59:59.999999Z";
+        list["spec"]["renewTime"] = time.into();
+        list["metadata"]["creationTimestamp"] = time.into();
+        list["metadata"]["managedFields"] = serde_json::json!([{"manager": "m", "time": time}]);
+        assert!(serde_json::from_value::<Lease>(list.clone()).is_err(), "or this needs no care");
+        let lease: LeaseObject = serde_json::from_value(list).expect("readable all the same");
+        let hasher = RandomState::new();
+        let found = announcement(&lease, None, &hasher, Instant::now(), clock).expect("it is held");
+        assert!(!found.is_live(Instant::now()));
+        let good = read(&recorded(), None, clock);
+        let after = announcement(&lease, good.as_ref(), &hasher, Instant::now(), clock).expect("it is held");
+        assert_eq!(Some(after.live_until), good.map(|good| good.live_until), "no renewal either");
     }
 
     #[test]

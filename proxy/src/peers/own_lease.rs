@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::lease::{ADDRESS_ANNOTATION, HOSTNAME_LABEL, NAMESPACE};
 use crate::causes::chain;
+use crate::discovery::hex;
 use crate::own_client::{OwnClientError, OwnClients};
 use crate::pause::{Backoff, jittered};
 
@@ -94,7 +95,8 @@ impl OwnLease {
         }
     }
 
-    /// Takes the Lease over or renews it. Another process that runs beside this one for a moment writes the same.
+    /// Takes the Lease over or renews it. Another process that runs beside this one for a moment writes the same, but for the
+    /// holder, of whom others only look whether there is one.
     async fn renew(&self, client: &mut Option<Client>) -> Result<(), LeaseError> {
         let client = match client {
             Some(client) => client,
@@ -160,20 +162,12 @@ impl OwnLease {
 /// The same after every restart, so that no Leases pile up; different for two proxies on one host.
 fn lease_name(hostname: &str, address: SocketAddr) -> String {
     let hash = digest::digest(&digest::SHA256, format!("{hostname} {address}").as_bytes());
-    format!("mixed-version-proxy-{}", hex(&hash.as_ref()[..8]))
+    format!("mixed-version-proxy-{}", hex::lower(&hash.as_ref()[..8]))
 }
 
 fn random_id() -> String {
     let mut bytes = [0; 16];
     // Without randomness from the system there would be no TLS either; the name then only repeats.
     let _ = rand::fill(&mut bytes);
-    hex(&bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
+    hex::lower(&bytes)
 }

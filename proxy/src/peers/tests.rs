@@ -9,7 +9,7 @@ fn a_recorded_slice_yields_its_ready_https_addresses() {
     let mut slice: EndpointSlice =
         serde_json::from_value(list["items"][0].clone()).expect("an EndpointSlice");
     let address: SocketAddr = "10.77.0.12:6443".parse().expect("an address");
-    assert_eq!(slice::endpoints(&slice), [Endpoint { address, server: None }]);
+    assert_eq!(slice::endpoints(&slice), [Endpoint { address, server: None, is_own_word: true }]);
 
     let endpoint = &mut slice.endpoints.as_mut().expect("endpoints")[0];
     endpoint.node_name = Some("node-12".to_owned());
@@ -17,6 +17,34 @@ fn a_recorded_slice_yields_its_ready_https_addresses() {
     let endpoint = &mut slice.endpoints.as_mut().expect("endpoints")[0];
     endpoint.conditions.as_mut().expect("conditions").ready = Some(false);
     assert!(slice::endpoints(&slice).is_empty());
+}
+
+/// Whoever may write slices can write a million addresses. The API servers' own come before those.
+#[test]
+fn more_addresses_than_there_can_be_are_left_out() {
+    let endpoint = |number: u16, is_own_word| {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1 + number));
+        Endpoint { address, server: None, is_own_word }
+    };
+    let own = vec![endpoint(60_000, true)];
+    let others: Vec<Endpoint> = (0..900).map(|number| endpoint(number, false)).collect();
+    let (all, left_out) = slice::all([&others, &own].into_iter());
+    assert_eq!((all.len(), left_out), (901, 0));
+    let (all, left_out) = slice::all([&others, &others, &own].into_iter());
+    assert_eq!((all.len(), left_out), (slice::MOST_ENDPOINTS, 801));
+    assert!(all.contains(&own[0]) && all.is_sorted());
+
+    let addresses: Vec<String> = (0..30_000).map(|n| format!("10.0.{}.{}", n / 250, n % 250)).collect();
+    let slice: EndpointSlice = serde_json::from_value(serde_json::json!({
+        "addressType": "IPv4", "metadata": {}, "endpoints": [{"addresses": addresses}],
+        "ports": [{"name": "https", "port": 1}, {"name": "https", "port": 2}],
+    }))
+    .expect("an EndpointSlice");
+    assert_eq!(
+        slice::endpoints(&slice).len(),
+        slice::MOST_ENDPOINTS + 1,
+        "enough to tell that there are more"
+    );
 }
 
 #[test]

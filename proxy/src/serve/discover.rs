@@ -79,7 +79,7 @@ async fn after_refresh(
     if newest.view().local_etag(document) == etag {
         return page(&newest);
     }
-    shared.refresh.notify_one();
+    shared.refresh.of_local();
     // Without news in time the merged document stays as it is: late by one discovery interval at most.
     let _ = timeout(REFRESH_LIMIT, changes.changed()).await;
     page(&shared.snapshot.load_full())

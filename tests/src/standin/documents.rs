@@ -171,6 +171,12 @@ impl Documents {
         Self { aggregation, ..self }
     }
 
+    /// The same with another `/version`, kept as long as recorded ones.
+    #[must_use]
+    pub fn with_version_info(self, json: String) -> Self {
+        Self { version: json.leak(), ..self }
+    }
+
     fn changed(mut self, group: &str, change: impl FnOnce(&mut GroupDiscovery)) -> Self {
         let recorded = if group.is_empty() {
             self.core_resources = CoreResources::Generated;

@@ -219,3 +219,32 @@ fn answers_that_are_no_documents_by_their_content_change_nothing() {
         .await;
     });
 }
+
+/// It has half a minute to answer. Others are asked meanwhile, as often as there is reason to.
+#[test]
+fn a_peer_that_hangs_keeps_nobody_waiting() {
+    bounded(async {
+        let cluster = Cluster::start().await;
+        let alice = Caller::alice(&cluster.pki);
+        super::merged(&cluster.old.proxy, &alice).await;
+        let hangs = mvproxy_tests::standin::Fault::StallBody { after: 1 };
+        cluster.new.standin.faults().inject_at(hangs, PATH, usize::MAX);
+        // Another tag, so that there is a body.
+        let new = load("v1.36-all").with_resource("example.com", "v1", "gears", "Gear");
+        cluster.new.standin.set_documents(new);
+        for (resource, kind) in [("widgets", "Widget"), ("gadgets", "Gadget"), ("things", "Thing")] {
+            cluster.old.standin.set_documents(load("v1.34").with_resource(
+                "example.com",
+                "v1",
+                resource,
+                kind,
+            ));
+            eventually(&format!("{kind} is described"), async || {
+                let text = alice.get(cluster.old.proxy.address, Http::Two, PATH).await.text();
+                let has = [&format!("v1.{kind}"), &only_new_serves().kind].map(|kind| text.contains(kind));
+                ensure(has == [true; 2], || format!("{has:?}"))
+            })
+            .await;
+        }
+    });
+}

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::super::bounds::{MAX_OBJECTS, MAX_STRINGS};
 use super::super::document::DocumentError;
-use super::{DOCUMENT_LIMIT, LEGACY_TIMEOUT, MOST_COMMAS, MOST_OBJECTS};
+use super::LEGACY_TIMEOUT;
+use super::budget::MOST_BYTES;
 use crate::asker::Unreached;
 
 /// Why a server could not be asked.
@@ -41,8 +43,8 @@ pub enum FetchError {
         /// Path.
         path: String,
     },
-    /// A body that is too large.
-    #[error("{path}: more than {DOCUMENT_LIMIT} bytes, {MOST_OBJECTS} objects or {MOST_COMMAS} values")]
+    /// A body that is too large, or too large together with those before it.
+    #[error("{path}: more than {MOST_BYTES} bytes, {MAX_OBJECTS} objects or {MAX_STRINGS} strings in all")]
     TooLarge {
         /// Path.
         path: String,

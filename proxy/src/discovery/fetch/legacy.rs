@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::super::document::{Group, GroupList, GroupMeta, GroupVersionKind, Resource, Subresource, Version};
 use super::super::{Part, Served};
-use super::{FetchError, Fetcher, MOST_OBJECTS};
+use super::{Budget, FetchError, Fetcher};
 use crate::upstream::Upstream;
 
 /// Group versions that are asked for at once.
@@ -84,8 +84,9 @@ impl Fetcher {
         upstream: &Upstream,
         known: Option<&Served>,
     ) -> Result<Served, FetchError> {
-        let core: CoreVersions = self.get_json(upstream, "/api").await?;
-        let groups: ApiGroupList = self.get_json(upstream, "/apis").await?;
+        let budget = &Budget::default();
+        let core: CoreVersions = self.get_json(upstream, "/api", budget).await?;
+        let groups: ApiGroupList = self.get_json(upstream, "/apis", budget).await?;
         let count =
             core.versions.len() + groups.groups.iter().map(|group| group.versions.len()).sum::<usize>();
         if count > MOST_GROUP_VERSIONS {
@@ -96,9 +97,11 @@ impl Fetcher {
             (group.name, group.versions.into_iter().map(|version| version.version).collect::<Vec<_>>())
         });
         Ok(Served {
-            core: self.fetch_groups(upstream, core, known.map(|known| &known.core)).await?,
-            groups: self.fetch_groups(upstream, groups.collect(), known.map(|known| &known.groups)).await?,
-            version: self.fetch_version(upstream).await?,
+            core: self.fetch_groups(upstream, core, known.map(|known| &known.core), budget).await?,
+            groups: self
+                .fetch_groups(upstream, groups.collect(), known.map(|known| &known.groups), budget)
+                .await?,
+            version: self.fetch_version(upstream, budget).await?,
         })
     }
 
@@ -107,11 +110,12 @@ impl Fetcher {
         upstream: &Upstream,
         groups: Vec<(String, Vec<String>)>,
         known: Option<&Part>,
+        budget: &Budget,
     ) -> Result<Part, FetchError> {
         let mut questions = Vec::new();
         for (group, versions) in &groups {
             for version in versions {
-                questions.push(self.fetch_group_version(upstream, group, version, known));
+                questions.push(self.fetch_group_version(upstream, group, version, known, budget));
             }
         }
         let mut versions = stream::iter(questions).buffered(AT_ONCE);
@@ -119,14 +123,9 @@ impl Fetcher {
             .iter()
             .map(|(name, _)| Group { metadata: GroupMeta { name: name.clone() }, versions: Vec::new() })
             .collect();
-        let mut objects = 0;
-        for (item, (name, of_group)) in items.iter_mut().zip(&groups) {
+        for (item, (_, of_group)) in items.iter_mut().zip(&groups) {
             for _ in of_group {
                 let Some(found) = versions.try_next().await? else { break };
-                objects += found.resources.len();
-                if objects > MOST_OBJECTS {
-                    return Err(FetchError::TooLarge { path: format!("/apis/{name}") });
-                }
                 // Nothing is served of a group version that has no resources, as of an aggregated API that is away.
                 if !found.resources.is_empty() {
                     item.versions.push(found);
@@ -143,6 +142,7 @@ impl Fetcher {
         group: &str,
         version: &str,
         known: Option<&Part>,
+        budget: &Budget,
     ) -> Result<Version, FetchError> {
         let nothing = || Version { version: version.to_owned(), ..Version::default() };
         if !is_name(group) || !is_name(version) {
@@ -150,13 +150,14 @@ impl Fetcher {
         }
         let path =
             if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        let list: ApiResourceList = match self.get_json(upstream, &path).await {
+        let list: ApiResourceList = match self.get_json(upstream, &path, budget).await {
             Ok(list) => list,
             // Listed and not there: an APIService that a server of another version left.
             Err(FetchError::Status { status: StatusCode::NOT_FOUND, .. }) => return Ok(nothing()),
             // An aggregated API whose own server is away; what it served does not cease to exist by that.
-            Err(FetchError::Status { status, .. }) if !status.is_redirection() => {
-                return Ok(known.and_then(|known| find(known, group, version)).unwrap_or_else(nothing));
+            Err(FetchError::Status { status: StatusCode::SERVICE_UNAVAILABLE, .. }) if !group.is_empty() => {
+                let known = known.and_then(|known| find(known, group, version)).unwrap_or_else(nothing);
+                return Ok(Version { freshness: "Stale".to_owned(), ..known });
             }
             Err(error) => return Err(error),
         };

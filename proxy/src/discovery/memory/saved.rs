@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::super::document::GroupList;
+use super::super::hex;
 use super::super::shared::SharedApi;
 use super::super::{Part, Served};
 use super::{MemoryError, Remembered, RememberedPeer};
@@ -157,10 +158,5 @@ fn milliseconds(time: SystemTime) -> u64 {
 }
 
 fn checksum(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    hex::lower(digest::digest(&digest::SHA256, bytes).as_ref())
 }

@@ -73,7 +73,7 @@ impl OpenApiError {
 
 /// Why a document is none that can be merged.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DocumentError {
+pub enum DocumentError {
     /// No JSON, or not an object where there is one in every document.
     #[error("not the JSON it should be")]
     Json {

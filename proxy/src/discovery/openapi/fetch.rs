@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Form;
+use super::described::Api;
 use super::error::{DocumentError, OpenApiError};
 use super::gnostic::Gnostic;
 use super::swagger::Swagger;
@@ -23,6 +24,8 @@ pub(super) struct Source {
     pub(super) protobuf: Bytes,
     /// The server's tag, the same for both forms.
     pub(super) etag: Option<HeaderValue>,
+    /// What it describes.
+    pub(super) apis: Vec<Api>,
 }
 
 /// A server without custom resources has 4 MB of JSON; with thousands of them ten times that.
@@ -62,12 +65,9 @@ async fn both_forms(
     if protobuf_etag != etag {
         return Err(OpenApiError::Torn);
     }
-    let source = Arc::new(Source { json, protobuf, etag });
-    let looked_through = Arc::clone(&source);
-    let checked = spawn_blocking(move || looked_through.check()).await;
+    let source = spawn_blocking(move || Source::of(json, protobuf, etag)).await;
     // The runtime starts nothing more while it shuts down.
-    checked.unwrap_or(Ok(()))?;
-    Ok(source)
+    Ok(Arc::new(source.map_err(|_| OpenApiError::TimedOut)??))
 }
 
 /// One form and its tag; `None` when it has the tag of the condition.
@@ -103,9 +103,13 @@ fn check(headers: &HeaderMap, form: Form) -> Result<(), OpenApiError> {
 }
 
 impl Source {
-    fn check(&self) -> Result<(), DocumentError> {
-        Swagger::parse(&self.json)?;
-        Gnostic::parse(&self.protobuf)?;
-        Ok(())
+    /// Looks the two forms of a document through.
+    ///
+    /// # Errors
+    /// When one of them is none.
+    pub(super) fn of(json: Bytes, protobuf: Bytes, etag: Option<HeaderValue>) -> Result<Self, DocumentError> {
+        Gnostic::parse(&protobuf)?;
+        let apis = Swagger::parse(&json)?.apis();
+        Ok(Self { json, protobuf, etag, apis })
     }
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use prost::encoding::{decode_varint, encode_varint};
 
-use super::{DocumentError, MOST_NAMES};
+use super::swagger::Names;
+use super::{DocumentError, MAX_DEPTH, MOST_NAMES};
 
 /// `Document.paths` and `Document.definitions`.
 const PATHS: u64 = 8;
@@ -16,6 +17,8 @@ const PATH: u64 = 2;
 const SCHEMA: u64 = 1;
 /// `NamedPathItem.name` and `NamedSchema.name`.
 const NAME: u64 = 1;
+/// One level of JSON is up to two messages here.
+const MAX_MESSAGES: usize = 2 * MAX_DEPTH;
 /// Wire type of everything that has a length.
 const LENGTH_DELIMITED: u64 = 2;
 
@@ -42,6 +45,9 @@ impl<'a> Gnostic<'a> {
     /// # Errors
     /// When it is none, or beyond the bounds.
     pub(super) fn parse(document: &'a [u8]) -> Result<Self, DocumentError> {
+        if is_deeper_than(MAX_MESSAGES, document) {
+            return Err(DocumentError::Depth { limit: MAX_MESSAGES });
+        }
         let (mut paths, mut definitions) = (Named::default(), Named::default());
         let (mut head, mut tail) = (Vec::new(), Vec::new());
         let mut swagger = None;
@@ -61,6 +67,22 @@ impl<'a> Gnostic<'a> {
             return Err(DocumentError::NotVersion2);
         }
         Ok(Self { head, tail, paths, definitions })
+    }
+
+    /// Takes out what was taken out of the same document's other form.
+    pub(super) fn take_out(&mut self, names: &Names) {
+        self.paths.named.retain(|name, _| !names.paths.contains(*name));
+        self.definitions.named.retain(|name, _| !names.definitions.contains(*name));
+    }
+
+    /// Bytes of its paths and types.
+    pub(super) fn size(&self) -> usize {
+        self.paths.fields().chain(self.definitions.fields()).map(<[u8]>::len).sum()
+    }
+
+    /// By how many bytes another document makes it larger.
+    pub(super) fn growth(&self, other: &Self) -> usize {
+        self.paths.growth(&other.paths) + self.definitions.growth(&other.definitions)
     }
 
     /// Adds what another document describes and this one does not.
@@ -107,6 +129,11 @@ impl<'a> Named<'a> {
         Ok(())
     }
 
+    fn growth(&self, other: &Self) -> usize {
+        let missing = other.named.iter().filter(|(name, _)| !self.named.contains_key(*name));
+        missing.map(|(_, field)| field.len()).sum()
+    }
+
     fn add(&mut self, other: &Self) {
         for (name, field) in &other.named {
             self.named.entry(name).or_insert(field);
@@ -126,6 +153,27 @@ struct Field<'a> {
     whole: &'a [u8],
     /// Of fields that have a length.
     content: Option<&'a [u8]>,
+}
+
+/// Whether messages are in each other at more levels than these. What can be read as a message is taken for one: which
+/// fields are texts is not known here, and no text that somebody wrote is many messages in each other. Each byte is looked at
+/// twice at most.
+fn is_deeper_than(levels: usize, message: &[u8]) -> bool {
+    let mut open = vec![message];
+    while let Some(rest) = open.last_mut() {
+        let Some(found) = Some(rest).filter(|rest| !rest.is_empty()).and_then(field) else {
+            open.pop();
+            continue;
+        };
+        let is_message = |content: &&[u8]| !content.is_empty() && fields(content).all(|field| field.is_ok());
+        if let Some(content) = found.content.filter(is_message) {
+            if open.len() >= levels {
+                return true;
+            }
+            open.push(content);
+        }
+    }
+    false
 }
 
 /// The fields of a message up to the first mistake. Groups, which gnostic's messages do not have, are one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::{CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderValue, Response, StatusCode};
 
+use super::described::Api;
 use super::error::DocumentError;
 use super::fetch::Source;
 use super::gnostic::Gnostic;
@@ -25,33 +26,65 @@ pub struct Merged {
     local_etag: Option<HeaderValue>,
 }
 
+/// A peer's document, as far as it counts.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    pub(super) source: Arc<Source>,
+    /// What it describes although nobody serves it any more, in order.
+    pub(super) gone: Vec<Api>,
+}
+
 /// kube-apiserver compresses no less (gziphandler's `DefaultMinSize`).
 const GZIP_THRESHOLD: usize = 1400;
 
+impl Described {
+    /// Whether it is that very document, and as much of it counts.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source) && self.gone == other.gone
+    }
+}
+
 impl Merged {
-    /// Adds to the local server's document what each peer in turn describes beyond it. Takes a while: megabytes are read and compressed.
+    /// Adds to the local server's document what each peer in turn describes beyond it. Takes a while: megabytes are read and
+    /// compressed. Peers of which neither form would be kept below `limit` are left out; their number is returned too.
     ///
     /// # Errors
     /// When a document cannot be read; sources were looked through before.
-    pub(super) fn of(local: &Source, peers: &[Arc<Source>]) -> Result<Self, DocumentError> {
+    pub(super) fn of(
+        local: &Source,
+        peers: &[Described],
+        limit: usize,
+    ) -> Result<(Self, usize), DocumentError> {
         let mut json = Swagger::parse(&local.json)?;
         let mut protobuf = Gnostic::parse(&local.protobuf)?;
-        let mut is_more = false;
-        for peer in peers {
-            is_more |= json.add(&Swagger::parse(&peer.json)?);
-            protobuf.add(&Gnostic::parse(&peer.protobuf)?);
+        let (mut is_more, mut left_out) = (false, 0);
+        for Described { source, gone } in peers {
+            let mut more_json = Swagger::parse(&source.json)?;
+            let mut more_protobuf = Gnostic::parse(&source.protobuf)?;
+            if !gone.is_empty() {
+                more_protobuf.take_out(&more_json.take_out(gone));
+            }
+            let sizes =
+                [json.size() + json.growth(&more_json), protobuf.size() + protobuf.growth(&more_protobuf)];
+            if sizes.iter().any(|size| *size > limit) {
+                left_out += 1;
+                continue;
+            }
+            is_more |= json.add(&more_json);
+            protobuf.add(&more_protobuf);
         }
         let written = || (json.write().into(), protobuf.write().into());
         // Byte for byte the local server's where that is the whole.
         let same = || (local.json.clone(), local.protobuf.clone());
         let (json, protobuf) = if is_more { written() } else { same() };
-        Ok(Self {
+        let merged = Self {
             // One tag for both, as kube-apiserver has it.
             etag: etag::of(&[&json]),
             json: Body::new(json, GZIP_THRESHOLD),
             protobuf: Body::new(protobuf, GZIP_THRESHOLD),
             local_etag: local.etag.clone(),
-        })
+        };
+        Ok((merged, left_out))
     }
 
     /// Turns a client's request for the document into one that asks the local server for its leave.
@@ -112,4 +145,33 @@ impl Merged {
 /// Whether the local server's answer came after authorisation.
 pub fn is_authorised(local: &Response<ResponseBody>) -> bool {
     matches!(local.status(), StatusCode::OK | StatusCode::NOT_MODIFIED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document of one path with so many bytes.
+    fn describing(path: &str, bytes: usize) -> Source {
+        let text = "x".repeat(bytes);
+        let json = format!(r#"{{"swagger":"2.0","paths":{{"{path}":{{"x":"{text}"}}}}}}"#);
+        Source::of(json.into(), "\x0a\x032.0".into(), None).expect("a document")
+    }
+
+    #[test]
+    fn peers_that_describe_too_much_are_left_out_and_the_others_are_not() {
+        let described = |source| Described { source: Arc::new(source), gone: Vec::new() };
+        let peers = [("/a", 10), ("/b", 10_000), ("/c", 10)].map(|(path, bytes)| describing(path, bytes));
+        let peers = peers.map(described);
+        let of = |limit| Merged::of(&describing("/", 10), &peers, limit).expect("documents");
+        let has = |merged: &Merged| ["/a", "/b", "/c"].map(|path| text(merged).contains(path));
+        let (all, left_out) = of(20_000);
+        assert_eq!((has(&all), left_out), ([true; 3], 0));
+        let (some, left_out) = of(10_000);
+        assert_eq!((has(&some), left_out), ([true, false, true], 1));
+    }
+
+    fn text(merged: &Merged) -> String {
+        String::from_utf8(merged.json.plain.to_vec()).expect("JSON is text")
+    }
 }

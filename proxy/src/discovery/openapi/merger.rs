@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +13,17 @@ use futures_util::stream::FuturesUnordered;
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::described::Api;
 use super::error::OpenApiError;
-use super::fetch::{Source, fetch};
-use super::merged::Merged;
+use super::fetch::{DOCUMENT_LIMIT, Source, fetch};
+use super::merged::{Described, Merged};
 use crate::asker::Asker;
 use crate::causes::chain;
+use crate::discovery::Snapshot;
 use crate::discovery::merge::numbers;
-use crate::discovery::{ServerSet, Snapshot};
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
 
@@ -58,9 +60,13 @@ pub struct Merger {
     metrics: Arc<Metrics>,
     openapi: Arc<OpenApiV2>,
     servers: HashMap<SocketAddr, Known>,
+    /// Servers that are being asked, of whom a slow one delays nobody else.
+    answers: FuturesUnordered<Asking>,
     /// What the published document is made of, in this order.
-    made_of: Vec<Arc<Source>>,
+    made_of: Vec<Described>,
 }
+
+type Asking = Pin<Box<dyn Future<Output = (Upstream, Result<Arc<Source>, OpenApiError>)> + Send>>;
 
 /// What is known of one server.
 #[derive(Debug, Default)]
@@ -68,15 +74,17 @@ struct Known {
     /// Its last document.
     source: Option<Arc<Source>>,
     is_failing: bool,
+    asking: Asked,
 }
 
-/// What came of asking all servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// There is nothing to merge.
-    Alike,
-    Unchanged,
-    Changed,
+/// Whether a server is being asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Asked {
+    #[default]
+    Not,
+    Once,
+    /// What it is about to say may be older than the reason to ask again.
+    Again,
 }
 
 /// Rounds that are asked for begin no more often; well below what a request waits for news.
@@ -84,6 +92,8 @@ const BREATH: Duration = Duration::from_millis(250);
 /// After a change servers are asked again: they describe a custom resource a moment later than they serve it, and a change
 /// of its schema alone shows nowhere else. The pause doubles from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+/// Bytes of either form of the merged document: twice as many as one server's may have.
+const MERGED_LIMIT: usize = 2 * DOCUMENT_LIMIT;
 
 impl Merger {
     /// One that publishes at `openapi`.
@@ -93,7 +103,8 @@ impl Merger {
         metrics: Arc<Metrics>,
         openapi: Arc<OpenApiV2>,
     ) -> Self {
-        Self { asker, snapshot, metrics, openapi, servers: HashMap::new(), made_of: Vec::new() }
+        let (servers, answers, made_of) = (HashMap::new(), FuturesUnordered::new(), Vec::new());
+        Self { asker, snapshot, metrics, openapi, servers, answers, made_of }
     }
 
     /// Runs until the snapshot's writer is gone.
@@ -102,62 +113,68 @@ impl Merger {
         loop {
             let began = Instant::now();
             changes.mark_unchanged();
-            let outcome = self.round().await;
-            pause = if outcome == Outcome::Changed { PAUSES.0 } else { pause };
-            tokio::select! {
-                news = changes.changed() => {
-                    if news.is_err() {
-                        return;
+            let differ = self.ask_all();
+            let mut has_news = self.merge().await;
+            let mut next = began + if has_news { PAUSES.0 } else { pause };
+            loop {
+                tokio::select! {
+                    news = changes.changed() => {
+                        if news.is_err() {
+                            return;
+                        }
+                        (has_news, next) = (true, next.min(began + BREATH));
+                        if !differ {
+                            break;
+                        }
                     }
-                    pause = PAUSES.0;
+                    () = self.openapi.bell.notified(), if differ => {
+                        (has_news, next) = (true, next.min(began + BREATH));
+                    }
+                    Some((upstream, answer)) = self.answers.next() => {
+                        self.take(upstream, answer);
+                        if self.merge().await {
+                            (has_news, next) = (true, next.min(Instant::now() + PAUSES.0));
+                        }
+                    }
+                    () = sleep_until(next), if differ => break,
                 }
-                () = self.openapi.bell.notified(), if outcome != Outcome::Alike => pause = PAUSES.0,
-                () = sleep(pause), if outcome != Outcome::Alike => pause = (pause * 2).min(PAUSES.1),
             }
-            if outcome != Outcome::Alike {
-                sleep_until(began + BREATH).await;
-            }
+            pause = if has_news { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
         }
     }
 
-    /// Asks the local server and the peers that serve what it lacks; each answer is merged as it comes.
-    async fn round(&mut self) -> Outcome {
+    /// Asks the local server and the peers that serve what it lacks. False when there are none: then there is nothing to merge.
+    fn ask_all(&mut self) -> bool {
         let snapshot = self.snapshot.load_full();
         let peers = snapshot.richer();
         let Some(local) = snapshot.upstream(0).filter(|_| !peers.is_empty()) else {
             self.forget();
-            return Outcome::Alike;
+            return false;
         };
         let wanted: Vec<Upstream> =
             [local].into_iter().chain(peers.iter().filter_map(|peer| snapshot.upstream(peer))).collect();
         self.servers.retain(|address, _| wanted.iter().any(|upstream| upstream.address == *address));
-        let asker = Arc::clone(&self.asker);
-        let mut answers: FuturesUnordered<_> = wanted
-            .iter()
-            .map(|upstream| {
-                let known = self.servers.get(&upstream.address).and_then(|known| known.source.clone());
-                let asker = &asker;
-                async move { (upstream.address, fetch(asker, upstream, known.as_ref()).await) }
-            })
-            .collect();
-        let mut outcome = Outcome::Unchanged;
-        while let Some((address, answer)) = answers.next().await {
-            self.take(address, answer);
-            if self.merge(&snapshot, local, peers).await {
-                outcome = Outcome::Changed;
+        for upstream in wanted {
+            let known = self.servers.entry(upstream.address).or_default();
+            match known.asking {
+                Asked::Not => self.answers.push(asking(&self.asker, upstream, known)),
+                Asked::Once | Asked::Again => known.asking = Asked::Again,
             }
         }
-        outcome
+        true
     }
 
     fn forget(&mut self) {
         self.servers.clear();
+        self.answers.clear();
         self.made_of.clear();
         self.openapi.merged.send_if_modified(|merged| merged.take().is_some());
     }
 
-    fn take(&mut self, address: SocketAddr, answer: Result<Arc<Source>, OpenApiError>) {
-        let known = self.servers.entry(address).or_default();
+    fn take(&mut self, upstream: Upstream, answer: Result<Arc<Source>, OpenApiError>) {
+        let address = upstream.address;
+        let Some(known) = self.servers.get_mut(&address) else { return };
+        let is_to_be_asked = std::mem::take(&mut known.asking) == Asked::Again;
         match answer {
             Ok(source) => {
                 if std::mem::take(&mut known.is_failing) {
@@ -179,20 +196,28 @@ impl Merger {
                 }
             }
         }
+        if is_to_be_asked {
+            self.answers.push(asking(&self.asker, upstream, known));
+        }
     }
 
     /// Publishes what there is to merge. Whether that is new.
-    async fn merge(&mut self, snapshot: &Snapshot, local: Upstream, peers: ServerSet) -> bool {
-        let sources = self.sources(snapshot, local, peers);
-        let is_known = sources.len() == self.made_of.len()
-            && sources.iter().zip(&self.made_of).all(|(one, other)| Arc::ptr_eq(one, other));
-        if sources.len() < 2 || is_known {
+    async fn merge(&mut self) -> bool {
+        let documents = self.documents(&self.snapshot.load());
+        let is_known = documents.len() == self.made_of.len()
+            && documents.iter().zip(&self.made_of).all(|(one, other)| one.is(other));
+        if documents.len() < 2 || is_known {
             return false;
         }
-        self.made_of.clone_from(&sources);
-        match spawn_blocking(move || Merged::of(&sources[0], &sources[1..])).await {
-            Ok(Ok(merged)) => {
+        self.made_of.clone_from(&documents);
+        let merged =
+            spawn_blocking(move || Merged::of(&documents[0].source, &documents[1..], MERGED_LIMIT)).await;
+        match merged {
+            Ok(Ok((merged, left_out))) => {
                 debug!(documents = self.made_of.len(), "OpenAPI v2 merged");
+                if left_out > 0 {
+                    warn!(left_out, "OpenAPI v2: peers describe too much to be merged");
+                }
                 self.openapi.merged.send_replace(Some(Arc::new(merged)));
                 true
             }
@@ -206,10 +231,11 @@ impl Merger {
     }
 
     /// The local server's document and then the peers', in the order in which discovery documents are merged; nothing
-    /// without the local one.
-    fn sources(&self, snapshot: &Snapshot, local: Upstream, peers: ServerSet) -> Vec<Arc<Source>> {
+    /// without the local one. A peer that is slow or down may describe what was deleted meanwhile.
+    fn documents(&self, snapshot: &Snapshot) -> Vec<Described> {
+        let peers = snapshot.richer();
         let source = |upstream: Upstream| self.servers.get(&upstream.address)?.source.clone();
-        let Some(first) = source(local) else { return Vec::new() };
+        let Some(first) = snapshot.upstream(0).and_then(source) else { return Vec::new() };
         let mut others: Vec<_> = peers
             .iter()
             .filter_map(|peer| {
@@ -220,6 +246,18 @@ impl Merger {
         others.sort_by(|(version, source), (other_version, other)| {
             (version, &source.etag).cmp(&(other_version, &other.etag))
         });
-        [first].into_iter().chain(others.into_iter().map(|(_, source)| source)).collect()
+        let is_gone = |api: &&Api| !api.is_served(snapshot);
+        let others = others.into_iter().map(|(_, source)| Described {
+            gone: source.apis.iter().filter(is_gone).cloned().collect(),
+            source,
+        });
+        [Described { source: first, gone: Vec::new() }].into_iter().chain(others).collect()
     }
+}
+
+/// Begins to ask a server.
+fn asking(asker: &Arc<Asker>, upstream: Upstream, known: &mut Known) -> Asking {
+    known.asking = Asked::Once;
+    let (asker, source) = (Arc::clone(asker), known.source.clone());
+    Box::pin(async move { (upstream, fetch(&asker, &upstream, source.as_ref()).await) })
 }

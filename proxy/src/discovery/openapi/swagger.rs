@@ -1,13 +1,14 @@
 //! Merges `OpenAPI` v2 documents in JSON; descriptions are copied as they are written, never looked into.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{DocumentError, MOST_NAMES};
+use super::described::Api;
+use super::{DocumentError, MAX_DEPTH, MOST_NAMES};
 use crate::discovery::bounds;
 
 /// A document, as far as merging looks at it.
@@ -18,12 +19,19 @@ pub(super) struct Swagger<'a> {
     rest: Named<'a>,
 }
 
+/// Names of what a document describes.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) paths: BTreeSet<String>,
+    pub(super) definitions: BTreeSet<String>,
+}
+
+/// How a description refers to a type, as Go writes it.
+const REFERENCE: &str = "\"#/definitions/";
+
 /// Descriptions by name.
 #[derive(Debug, Default)]
 struct Named<'a>(BTreeMap<String, &'a RawValue>);
-
-/// A path has about six levels, a type three; types of custom resources are written out in each other.
-const MAX_DEPTH: usize = 512;
 
 impl<'a> Swagger<'a> {
     /// Reads a document.
@@ -43,6 +51,54 @@ impl<'a> Swagger<'a> {
             None => Ok(Named::default()),
         };
         Ok(Self { paths: part("paths")?, definitions: part("definitions")?, rest })
+    }
+
+    /// The APIs that it describes, in order and each once.
+    pub(super) fn apis(&self) -> Vec<Api> {
+        let apis: BTreeSet<Api> = self.paths.0.keys().filter_map(|path| Api::of_path(path)).collect();
+        apis.into_iter().collect()
+    }
+
+    /// Takes out the paths of these APIs, and the types that only those need. What was taken out: for all forms of a document
+    /// that is the same.
+    pub(super) fn take_out(&mut self, apis: &[Api]) -> Names {
+        let is_gone = |path: &str| Api::of_path(path).is_some_and(|api| apis.binary_search(&api).is_ok());
+        let (gone, kept): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.paths.0).into_iter().partition(|(path, _)| is_gone(path));
+        self.paths.0 = kept;
+        let mut definitions = self.needed_by(gone.values().copied());
+        let others = self.definitions.0.iter().filter(|(name, _)| !definitions.contains(*name));
+        let others = others.map(|(_, description)| *description);
+        let needed = self.needed_by(self.paths.0.values().copied().chain(others));
+        definitions.retain(|name| !needed.contains(name));
+        self.definitions.0.retain(|name, _| !definitions.contains(name));
+        Names { paths: gone.into_keys().collect(), definitions }
+    }
+
+    /// The types to which descriptions refer, also by other types.
+    fn needed_by(&self, descriptions: impl Iterator<Item = &'a RawValue>) -> BTreeSet<String> {
+        let mut needed = BTreeSet::new();
+        let mut open: Vec<&RawValue> = descriptions.collect();
+        while let Some(description) = open.pop() {
+            for rest in description.get().split(REFERENCE).skip(1) {
+                let name = rest.split('"').next().unwrap_or_default();
+                if let Some(description) = self.definitions.0.get(name).filter(|_| !needed.contains(name)) {
+                    needed.insert(name.to_owned());
+                    open.push(description);
+                }
+            }
+        }
+        needed
+    }
+
+    /// Bytes of its paths and types.
+    pub(super) fn size(&self) -> usize {
+        self.paths.size() + self.definitions.size()
+    }
+
+    /// By how many bytes another document makes it larger.
+    pub(super) fn growth(&self, other: &Self) -> usize {
+        self.paths.growth(&other.paths) + self.definitions.growth(&other.definitions)
     }
 
     /// Adds what another document describes and this one does not. Whether there was any.
@@ -74,6 +130,15 @@ impl<'a> Named<'a> {
             Some((name, _)) => Err(DocumentError::NoObject { name: name.chars().take(64).collect() }),
             None => Ok(part),
         }
+    }
+
+    fn size(&self) -> usize {
+        self.0.iter().map(|(name, description)| name.len() + description.get().len()).sum()
+    }
+
+    fn growth(&self, other: &Self) -> usize {
+        let missing = other.0.iter().filter(|(name, _)| !self.0.contains_key(*name));
+        missing.map(|(name, description)| name.len() + description.get().len()).sum()
     }
 
     fn add(&mut self, other: &Self) -> bool {

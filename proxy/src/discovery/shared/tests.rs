@@ -117,6 +117,22 @@ fn what_a_new_list_no_longer_has_was_deleted_meanwhile() {
     assert_eq!(seen(&remembered, &served, now - seconds(1)), ["events.k8s.io/v1/gadgets"]);
 }
 
+/// A version of it may have been taken away while nobody looked, and a peer that is down be remembered with it.
+#[test]
+fn what_changed_since_it_was_remembered_counts_from_answers_after_that() {
+    let now = Instant::now();
+    let served = serving(&["events.k8s.io/v1/widgets", "events.k8s.io/v1/gadgets"]);
+    let same = "gadgets.events.k8s.io";
+    let mut remembered =
+        SharedApis::remembered(seconds(600), [(definition(WIDGETS), 3), (definition(same), 3)]);
+    remembered.begin(0);
+    remembered.put(definition(WIDGETS), 4, now);
+    remembered.put(definition(same), 3, now);
+    assert!(remembered.complete(0, now));
+    assert_eq!(seen(&remembered, &served, now - seconds(1)), ["events.k8s.io/v1/gadgets"]);
+    assert_eq!(seen(&remembered, &served, now).len(), 2);
+}
+
 #[test]
 fn a_deleted_aggregated_api_hides_its_group_version() {
     let now = Instant::now();

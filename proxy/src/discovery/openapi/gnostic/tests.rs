@@ -123,3 +123,41 @@ fn there_are_only_so_many_names() {
     let error = Gnostic::parse(&document("", &pairs, &[]).encode_to_vec()).expect_err("too many");
     assert_eq!(error.to_string(), "more than 250000 names");
 }
+
+/// A client may read it message by message, one within the other.
+#[test]
+fn there_are_only_so_many_messages_in_each_other() {
+    let nested = |levels: usize| {
+        let mut message = b"\x08\x01".to_vec();
+        for _ in 1..levels {
+            let mut outer = vec![0x12];
+            encode_varint(message.len() as u64, &mut outer);
+            outer.append(&mut message);
+            message = outer;
+        }
+        message
+    };
+    assert!(!is_deeper_than(MAX_MESSAGES, &nested(MAX_MESSAGES)));
+    assert!(is_deeper_than(MAX_MESSAGES, &nested(MAX_MESSAGES + 1)));
+    let mut document = document("", &[], &[("A", "1")]).encode_to_vec();
+    document.extend([0x5a]);
+    let deep = nested(100_000);
+    encode_varint(deep.len() as u64, &mut document);
+    document.extend(deep);
+    let error = Gnostic::parse(&document).expect_err("too deep");
+    assert_eq!(error.to_string(), "nested deeper than 1024 levels");
+    let text = "A text is no message, however long: \"{[( \u{1f600}".repeat(100_000);
+    assert!(!is_deeper_than(16, text.as_bytes()));
+}
+
+#[test]
+fn what_was_taken_out_of_json_is_taken_out_here() {
+    let whole = document("", &[("/a", "1"), ("/b", "1")], &[("A", "1"), ("B", "1")]).encode_to_vec();
+    let rest = document("", &[("/b", "1")], &[("A", "1")]).encode_to_vec();
+    let mut gnostic = Gnostic::parse(&whole).expect("a document");
+    let names = |name: &str| [name.to_owned()].into_iter().collect();
+    gnostic.take_out(&Names { paths: names("/a"), definitions: names("B") });
+    assert_eq!(gnostic.write(), rest);
+    let whole = Gnostic::parse(&whole).expect("a document");
+    assert_eq!(gnostic.size() + gnostic.growth(&whole), whole.size());
+}

@@ -54,3 +54,34 @@ fn what_is_no_document_is_refused() {
         assert_eq!(error.to_string(), expected, "{}", &text[..text.len().min(64)]);
     }
 }
+
+#[test]
+fn what_nobody_serves_is_taken_out_with_the_types_that_only_it_needs() {
+    let document = r##"{"swagger":"2.0","paths":{
+        "/apis/a.io/v1/namespaces/{namespace}/gone/{name}":{"$ref":"#/definitions/Gone"},
+        "/apis/a.io/v1/watch/gone":{"$ref":"#/definitions/GoneList"},
+        "/apis/a.io/v1/stays":{"$ref":"#/definitions/Stays"},
+        "/version/":{}},
+        "definitions":{
+        "Gone":{"x":[{"$ref":"#/definitions/OfGone"},{"$ref":"#/definitions/Shared"},{"$ref":"#/definitions/Gone"}]},
+        "GoneList":{"$ref":"#/definitions/Gone"},"OfGone":{},"Shared":{},"Used":{},
+        "Stays":{"$ref":"#/definitions/Shared"},"Nobody's":{"$ref":"#/definitions/Used"}}}"##;
+    let mut swagger = Swagger::parse(document.as_bytes()).expect("a document");
+    let gone: Vec<Api> = Api::of_path("/apis/a.io/v1/gone").into_iter().collect();
+    assert!(swagger.apis().contains(&gone[0]));
+    let names = swagger.take_out(&gone);
+    assert!(names.definitions.iter().eq(["Gone", "GoneList", "OfGone"]), "{names:?}");
+    assert_eq!(names.paths.len(), 2, "{names:?}");
+    assert!(swagger.paths.0.keys().eq(["/apis/a.io/v1/stays", "/version/"]));
+    assert!(swagger.definitions.0.keys().eq(["Nobody's", "Shared", "Stays", "Used"]));
+}
+
+#[test]
+fn growth_is_what_adding_costs() {
+    let one = r#"{"swagger":"2.0","paths":{"/a":{"x":1}},"definitions":{"A":{}}}"#;
+    let other = r#"{"swagger":"2.0","paths":{"/a":{},"/b":{"y":22}},"definitions":{"A":{},"BB":{}}}"#;
+    let [mut one, other] = [one, other].map(|text| Swagger::parse(text.as_bytes()).expect("a document"));
+    let sum = one.size() + one.growth(&other);
+    one.add(&other);
+    assert_eq!((one.size(), one.growth(&other)), (sum, 0));
+}
