@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// Time that open requests get to end when the process drains.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
 /// Time limits of clients' connections. kube-apiserver has the same and no flags for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {

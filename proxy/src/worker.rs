@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::accept::{Accepted, accept};
 use crate::forward::splice::splice;
-use crate::limits::Sources;
+use crate::limits::{DRAIN_LIMIT, Sources};
 use crate::metrics::Ended;
 use crate::serve::{Worker, serve_connection};
 use crate::steering::{Heartbeat, Pause};
@@ -23,8 +23,6 @@ use crate::upstream::{Role, TrustClass};
 
 /// The kernel passes a worker over when its last beat is 1 s old; a loaded two-core node may stall for hundreds of ms.
 const BEAT: Duration = Duration::from_millis(100);
-/// Time that open requests get to end when the process drains.
-pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time a draining worker takes connections off its queue; with steering off new ones may come without end.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1);
 /// Connections beyond its limit that a worker hands on to the API server; further ones it closes.

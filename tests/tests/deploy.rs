@@ -21,7 +21,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use mvproxy::config::{self, Config, Invocation, SteeringMode};
-use mvproxy::{check, worker};
+use mvproxy::{check, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -223,7 +223,7 @@ fn a_new_proxy_can_start_beside_the_old_one_and_the_old_one_has_time_to_drain() 
     let config = configuration(&workload, &Node::of_kubeadm());
     assert_eq!(config.listen.port(), 0, "both would want the port");
     let grace = Duration::from_secs(workload.pod["terminationGracePeriodSeconds"].as_u64().unwrap());
-    assert!(grace >= worker::DRAIN_LIMIT + Duration::from_secs(10), "{grace:?}");
+    assert!(grace >= limits::DRAIN_LIMIT + Duration::from_secs(10), "{grace:?}");
 }
 
 #[test]

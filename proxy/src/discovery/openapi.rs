@@ -4,6 +4,7 @@
 //! everything: the local server's, with the paths and definitions added that only peers have.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH,
@@ -158,6 +159,10 @@ pub fn merged_protobuf(first: &[u8], second: &[u8]) -> Result<Vec<u8>, DocumentE
 const PARTIAL: [HeaderName; 5] = [IF_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
 /// A path has about six levels, a type three; types of custom resources are written out in each other.
 const MAX_DEPTH: usize = 512;
+/// A server without custom resources has 4 MB of JSON; with thousands of them ten times that.
+const DOCUMENT_LIMIT: usize = 64 * 1024 * 1024;
+/// Time for both forms. kube-apiserver makes them when they are first asked for, which takes it seconds.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// A cluster with 10,000 resources has about 60,000 paths and 30,000 definitions.
 const MOST_NAMES: usize = 250_000;
 /// About ten times the index of a cluster with 5,000 group versions.

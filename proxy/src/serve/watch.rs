@@ -14,10 +14,10 @@ use crate::forward::headers::PEER_PROXIED;
 use crate::forward::watch::event::is_version;
 use crate::forward::watch::{Encoding, Resume, Resumed};
 use crate::forward::{Outbound, ResponseBody};
+use crate::limits::DRAIN_LIMIT;
 use crate::pause::between;
 use crate::route::{Marks, route};
 use crate::upstream::TrustClass;
-use crate::worker::DRAIN_LIMIT;
 
 /// While the process drains each watch is ended at some time from the first to the last of these after the beginning: their
 /// clients open them again elsewhere, and shall not do so all at once.

@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use mvproxy_common::{SourceKey, spread};
-
-use super::maps::source_key;
+use mvproxy_common::{SourceKey, spread, v4_mapped};
 
 /// The clients whose connections are steered; all by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +44,15 @@ impl Canary {
         });
         std::iter::once(ipv4).filter(|_| !self.sources.is_empty()).chain(listed).collect()
     }
+}
+
+/// A client's address as the maps have it.
+pub(super) fn source_key(source: IpAddr) -> SourceKey {
+    let addr = match source {
+        IpAddr::V4(ip) => v4_mapped(ip.octets()),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    SourceKey { addr }
 }
 
 impl Default for Canary {

@@ -10,10 +10,10 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use mvproxy_common::{
     ABI_VERSION, MAX_PEERS, MAX_WORKERS, MODE_PASS, MODE_STEER, SOURCES_ALL, SOURCES_LISTED, SourceKey,
-    SteerConfig, SteerMode, SteerStats, v4_mapped,
+    SteerConfig, SteerMode, SteerStats,
 };
 
-use super::canary::Canary;
+use super::canary::{Canary, source_key};
 use super::error::SteeringError;
 use super::lane::LanePorts;
 
@@ -243,14 +243,6 @@ impl SteerMaps {
         };
         self.config.set(0, config, 0).map_err(|error| SteeringError::from_map("write", "STEER_CONFIG", error))
     }
-}
-
-pub(super) fn source_key(source: IpAddr) -> SourceKey {
-    let addr = match source {
-        IpAddr::V4(ip) => v4_mapped(ip.octets()),
-        IpAddr::V6(ip) => ip.octets(),
-    };
-    SourceKey { addr }
 }
 
 /// Errors that tell about the socket (wrong kind or state) and not about the map.

@@ -2,8 +2,7 @@
 
 use http::StatusCode;
 
-use super::MOST_NAMES;
-use super::fetch::{DOCUMENT_LIMIT, FETCH_TIMEOUT};
+use super::{DOCUMENT_LIMIT, FETCH_TIMEOUT, MOST_NAMES};
 use crate::asker::Unreached;
 
 /// Why a server's `/openapi/v2` was not had.

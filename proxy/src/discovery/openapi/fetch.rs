@@ -1,7 +1,6 @@
 //! Fetches one server's `/openapi/v2` in both forms, under the proxy's own name.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG};
@@ -9,11 +8,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Form;
 use super::described::Api;
 use super::error::{DocumentError, OpenApiError};
 use super::gnostic::Gnostic;
 use super::swagger::Swagger;
+use super::{DOCUMENT_LIMIT, FETCH_TIMEOUT, Form};
 use crate::asker::{Asker, Unread, read};
 use crate::upstream::Upstream;
 
@@ -27,11 +26,6 @@ pub(super) struct Source {
     /// What it describes.
     pub(super) apis: Vec<Api>,
 }
-
-/// A server without custom resources has 4 MB of JSON; with thousands of them ten times that.
-pub(super) const DOCUMENT_LIMIT: usize = 64 * 1024 * 1024;
-/// Time for both forms. kube-apiserver makes them when they are first asked for, which takes it seconds.
-pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 const PATH: &str = "/openapi/v2";
 

@@ -16,9 +16,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::DOCUMENT_LIMIT;
 use super::described::Api;
 use super::error::OpenApiError;
-use super::fetch::{DOCUMENT_LIMIT, Source, fetch};
+use super::fetch::{Source, fetch};
 use super::merged::{Described, Merged};
 use crate::asker::Asker;
 use crate::causes::chain;
