@@ -106,12 +106,6 @@ impl WatchBody {
             if self.ended {
                 return Poll::Ready(None);
             }
-            if self.splitter.is_between_events() && self.farewell.as_mut().poll(cx).is_ready() {
-                // Its stream goes on: the connection is no good for others.
-                self.guard = None;
-                self.end();
-                return Poll::Ready(None);
-            }
             if let Some(resuming) = &mut self.resuming {
                 let resumed = ready!(resuming.attempt.as_mut().poll(cx));
                 if let Some(error) = self.take_over(resumed) {
@@ -119,7 +113,10 @@ impl WatchBody {
                 }
                 continue;
             }
-            match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.source).poll_frame(cx) else {
+                return self.poll_farewell(cx);
+            };
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let events = self.splitter.push(data);
@@ -144,6 +141,18 @@ impl WatchBody {
                 }
             }
         }
+    }
+
+    /// Ends the stream when it is time to, and nothing of an event is on its way.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if !self.splitter.is_between_events() {
+            return Poll::Pending;
+        }
+        ready!(self.farewell.as_mut().poll(cx));
+        // The upstream's stream goes on: its connection is no good for others.
+        self.guard = None;
+        self.end();
+        Poll::Ready(None)
     }
 
     /// Whether the stream has ended; unlike for other bodies this is known only once it was polled to its end.
