@@ -62,13 +62,14 @@ pub fn listen(address: SocketAddr, share_port: bool) -> Result<std::net::TcpList
             // A v6-only listener would be passed over by the kernel when an IPv4 connection is steered to it.
             socket.set_only_v6(false)?;
         }
-        // Of no use but as a mark: accepted connections inherit it, and the kernel tells it to whoever lists sockets. So
-        // a successor knows a proxy's connections from the API server's, in whatever cgroup either is (see `cut`).
-        socket.set_freebind_v4(true)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(share_port)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
+        // Of no use but as a mark, once it is bound: accepted connections inherit it, and the kernel tells it to whoever
+        // lists sockets. So a successor knows a proxy's connections from the API server's, in whatever cgroup either is
+        // (see `cut`).
+        socket.set_freebind_v4(true)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
@@ -111,4 +112,16 @@ fn unmap(address: SocketAddr) -> SocketAddr {
         ip @ IpAddr::V4(_) => ip,
     };
     SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_another_host_is_refused() {
+        // Of a network that is for documentation (RFC 5737).
+        let error = listen(([192, 0, 2, 1], 0).into(), false).unwrap_err().to_string();
+        assert_eq!(error, "--listen: cannot listen on 192.0.2.1:0");
+    }
 }

@@ -162,6 +162,7 @@ impl App {
                 accounts: Accounts::new(self.steering.counters(), Arc::clone(&self.shared.vitals), number),
                 budget: Budget::default(),
                 turn: AtomicUsize::new(number),
+                drain: self.shared.drain.child_token(),
             };
             threads.push(worker::start(number, limit, listener, self.steering.heartbeat(number), worker)?);
         }
@@ -174,6 +175,8 @@ impl App {
         info!("draining: new connections go to the API server");
         if let Some(switch) = switch {
             switch.abort();
+            // It must not take slots again that are given up below.
+            let _ = switch.await;
         }
         self.steering.release();
         self.shared.drain.cancel();

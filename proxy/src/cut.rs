@@ -33,8 +33,8 @@ use crate::causes::chain;
 const ROUND: Duration = Duration::from_millis(200);
 /// A connection without data for so long has, in all likelihood, no request on its way.
 const QUIET: Duration = Duration::from_secs(3);
-/// Time after which a connection is cut that is never quiet. Until then ever less quiet is asked for, so that a busy one
-/// goes in the longest pause that it makes.
+/// Time after which a connection is cut that is never quiet, or longer where the rate takes longer. Until then ever less
+/// quiet is asked for, so that a busy one goes in the longest pause that it makes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Time after which those are looked for that nobody had accepted when the rest was listed.
 const ACCEPTED: Duration = Duration::from_secs(2);
@@ -108,7 +108,10 @@ pub struct Cutter {
 /// Connections that are to be cut, and have not gone yet.
 struct Doomed {
     cookies: HashSet<[u8; 8]>,
+    /// Since when they could have been cut.
     since: Instant,
+    /// When quiet has no say any more.
+    patience: Duration,
     order: RandomState,
 }
 
@@ -163,30 +166,24 @@ impl Cutter {
         may_cut: &impl Fn() -> bool,
     ) -> Result<(), CutError> {
         let peers = peers.to_vec();
-        let mut doomed = self.blocking(move |cutter| Ok(Doomed::new(&cutter.connections(&peers)?))).await?;
+        let list = move |cutter: &Self| Ok(Doomed::new(&cutter.connections(&peers)?, cutter.per_second));
+        let mut doomed = self.blocking(list).await?;
         let mut rounds = interval(ROUND);
         // Rounds that were missed are not made up for.
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let begun = Instant::now();
-        let mut cut = 0;
+        let mut pace = Pace::new(self.per_second);
         while !doomed.cookies.is_empty() {
             rounds.tick().await;
             if !may_cut() {
+                doomed.since = Instant::now();
                 continue;
             }
-            let due = due_until(begun.elapsed(), self.per_second);
-            let most = due.saturating_sub(cut).min(self.per_round());
+            let most = pace.most(pace.begun.elapsed());
             let (rest, done) = self.blocking(move |cutter| cutter.round(doomed, most)).await?;
             doomed = rest;
-            cut += done;
+            pace.cut += done;
         }
         Ok(())
-    }
-
-    /// Most that one round may cut: however late a round comes, there is no burst.
-    fn per_round(&self) -> usize {
-        let per_second = self.per_second.get() as usize;
-        per_second.div_ceil(rounds_per_second())
     }
 
     fn round(&self, mut doomed: Doomed, most: usize) -> Result<(Doomed, usize), CutError> {
@@ -194,7 +191,7 @@ impl Cutter {
         let mut left = diag.list(Which::To(self.rules.secure_port))?;
         left.retain(|socket| doomed.cookies.contains(&socket.cookie()));
         doomed.cookies = left.iter().map(TcpSocket::cookie).collect();
-        let quiet = quiet_after(doomed.since.elapsed());
+        let quiet = quiet_after(doomed.since.elapsed(), doomed.patience);
         left.retain(|socket| socket.quiet_for >= quiet);
         left.sort_by_cached_key(|socket| doomed.order.hash_one(socket.cookie()));
         let mut done = 0;
@@ -235,8 +232,10 @@ impl Cutter {
 }
 
 impl Doomed {
-    fn new(sockets: &[TcpSocket]) -> Self {
+    fn new(sockets: &[TcpSocket], per_second: NonZeroU32) -> Self {
+        let seconds = u64::try_from(sockets.len()).unwrap_or(u64::MAX) / u64::from(per_second.get());
         Self {
+            patience: PATIENCE.max(Duration::from_secs(seconds)),
             cookies: sockets.iter().map(TcpSocket::cookie).collect(),
             since: Instant::now(),
             order: RandomState::new(),
@@ -244,14 +243,34 @@ impl Doomed {
     }
 }
 
-fn rounds_per_second() -> usize {
-    usize::try_from(Duration::from_secs(1).as_millis() / ROUND.as_millis()).unwrap_or(1)
+/// Keeps to the rate.
+#[derive(Debug)]
+struct Pace {
+    per_second: NonZeroU32,
+    begun: Instant,
+    /// What was cut, or could have been.
+    cut: usize,
+}
+
+impl Pace {
+    fn new(per_second: NonZeroU32) -> Self {
+        Self { per_second, begun: Instant::now(), cut: 0 }
+    }
+
+    /// Most that the next round may cut, so long after the beginning. What earlier rounds left is lost: there is no burst.
+    fn most(&mut self, elapsed: Duration) -> usize {
+        let rounds = usize::try_from(Duration::from_secs(1).as_millis() / ROUND.as_millis()).unwrap_or(1);
+        let per_round = (self.per_second.get() as usize).div_ceil(rounds);
+        let due = due_until(elapsed, self.per_second);
+        self.cut = self.cut.max(due.saturating_sub(per_round));
+        due.saturating_sub(self.cut)
+    }
 }
 
 /// How long a connection must have been quiet to be cut, after this time of waiting.
-fn quiet_after(waited: Duration) -> Duration {
-    let left = PATIENCE.saturating_sub(waited);
-    QUIET.mul_f64(left.as_secs_f64() / PATIENCE.as_secs_f64())
+fn quiet_after(waited: Duration, patience: Duration) -> Duration {
+    let left = patience.saturating_sub(waited);
+    QUIET.mul_f64(left.as_secs_f64() / patience.as_secs_f64())
 }
 
 /// How many may have been cut after this time; the first round may cut its share at once.
@@ -279,7 +298,7 @@ mod tests {
 
     #[test]
     fn ever_less_quiet_is_asked_for() {
-        let after = |seconds| quiet_after(Duration::from_secs(seconds));
+        let after = |seconds| quiet_after(Duration::from_secs(seconds), PATIENCE);
         assert_eq!(after(0), QUIET);
         assert_eq!(after(15), QUIET / 2);
         assert_eq!(after(30), Duration::ZERO);
@@ -287,9 +306,23 @@ mod tests {
     }
 
     #[test]
-    fn however_late_a_round_comes_the_rate_holds() {
-        let fifty = NonZeroU32::new(50).unwrap();
-        assert_eq!(due_until(Duration::ZERO, fifty), 10);
-        assert_eq!(due_until(Duration::from_secs(2), fifty), 110);
+    fn however_long_nobody_was_quiet_the_rate_holds() {
+        for per_second in [1, 3, 7, 50, 1000] {
+            let mut pace = Pace::new(NonZeroU32::new(per_second).unwrap());
+            // Nobody is cut for half a minute, and then everybody could be.
+            for round in 0..150 {
+                assert!(pace.most(ROUND * round) <= per_second as usize);
+            }
+            for second in 0..5 {
+                let rounds = (0..5).map(|round| {
+                    let most = pace.most(Duration::from_secs(30 + second) + ROUND * round);
+                    pace.cut += most;
+                    most
+                });
+                let cut: usize = rounds.sum();
+                let (rate, share) = (per_second as usize, (per_second as usize).div_ceil(5));
+                assert!((1..=rate + share).contains(&cut), "{cut} in a second at {rate}");
+            }
+        }
     }
 }

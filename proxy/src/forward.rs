@@ -240,7 +240,8 @@ pub async fn forward(
             means.vitals.doubted();
         }
         let goes_on = course.goes_on_after(&unanswered, means.vitals);
-        let (again, outcome) = after(unanswered, upstream, spare.as_ref(), means.budget);
+        let budget = goes_on.then_some(means.budget);
+        let (again, outcome) = after(unanswered, upstream, spare.as_ref(), budget);
         match &outcome {
             Ok(_) => debug!(address = %upstream.address, "turned away: the server is shutting down"),
             Err(failure) => debug!(error = %chain(failure), ?connection_end, "no answer"),
@@ -255,22 +256,22 @@ pub async fn forward(
 /// Time an HTTP/1.1 upstream has for its response header; kube-apiserver's own limit on a request is 60 s.
 const HEADER_PATIENCE: Duration = Duration::from_secs(75);
 
-/// What is left to send after a try, and what the client gets if that is nothing.
+/// What is left to send after a try, and what the client gets if that is nothing. Without a budget nothing is sent again.
 fn after(
     unanswered: Unanswered,
     upstream: Upstream,
     spare: Option<&Spare>,
-    budget: &Budget,
+    budget: Option<&Budget>,
 ) -> (Option<Request<RequestBody>>, Result<Response<ResponseBody>, ForwardError>) {
     match unanswered {
         Unanswered::Unsent { request, source, .. } => {
             (Some(*request), Err(ForwardError::NotReached { source }))
         }
         Unanswered::TurnedAway { response } => {
-            (spare.and_then(|spare| spare.after_turned_away(budget)), Ok(*response))
+            (spare.zip(budget).and_then(|(spare, budget)| spare.after_turned_away(budget)), Ok(*response))
         }
         Unanswered::Broken { source, .. } => {
-            let again = spare.and_then(|spare| spare.again(&source, budget));
+            let again = spare.zip(budget).and_then(|(spare, budget)| spare.again(&source, budget));
             // What may be sent again by this proxy may be so by the client; it is told to.
             let repeatable = spare.is_some_and(|spare| spare.is_repeatable(&source));
             let address = upstream.address;

@@ -88,8 +88,11 @@ async fn probe(asker: Arc<Asker>, vitals: Arc<Vitals>, refresh: Arc<Refresh>, up
     if let Ok(Ok(response)) = timeout(PATIENCE, asker.get(&upstream, "/readyz", "*/*", None)).await {
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => vitals.refused_to_say(&upstream),
-            // Whatever else it answers it does answer: only its own "no" counts.
-            status => vitals.set_ready(&upstream, status != StatusCode::INTERNAL_SERVER_ERROR),
+            // Whatever else it answers it does answer: only its own "no" counts, and its farewell.
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE => {
+                vitals.set_ready(&upstream, false);
+            }
+            _ => vitals.set_ready(&upstream, true),
         }
         vitals.answered(&upstream);
     } else {

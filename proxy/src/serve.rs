@@ -114,6 +114,8 @@ pub struct Worker {
     pub budget: Budget,
     /// Rotates over the peers that could serve a request.
     pub turn: AtomicUsize,
+    /// Cancelled with [`Shared::drain`]; idle watches wait for it, and no other worker shall lock it.
+    pub drain: CancellationToken,
 }
 
 /// One client's connection after its handshake.

@@ -120,13 +120,17 @@ impl Follower {
         let aim = self.wanted();
         if aim.steers != self.aim.steers {
             self.switch(aim.steers)?;
-        } else if aim.steers && self.is_vacant() {
+        } else if aim.steers && self.given.steering.is_vacant() {
+            // Of two that want the slots the last one gets them, and it may be the first one to end.
             warn!("another process took the slots and left them empty; taking them again");
             self.switch(true)?;
+            self.given.steering.set_lane_peers(&self.lane_peers)?;
         }
         if aim != self.aim {
             self.aim = aim;
-            self.aftercare.moved(self.passed_by(), Instant::now());
+            if let Some(passed_by) = self.passed_by() {
+                self.aftercare.moved(passed_by, Instant::now());
+            }
             self.move_clients();
         } else if aim.moves_in() && self.has_been_passed_by() {
             self.move_clients();
@@ -135,21 +139,17 @@ impl Follower {
     }
 
     /// Connections that went to the API server although they are to be steered, because the proxy was not there for them.
-    fn passed_by(&self) -> u64 {
-        self.given.steering.stats().map_or(0, |stats| stats.stale + stats.no_listener + stats.other_abi)
+    fn passed_by(&self) -> Option<u64> {
+        let stats = self.given.steering.stats()?;
+        // Those of the mode word: an operator may write it.
+        Some(stats.stale + stats.no_listener + stats.other_abi + stats.mode_pass)
     }
 
     fn has_been_passed_by(&mut self) -> bool {
+        let Some(passed_by) = self.passed_by() else { return false };
         let is_at_work = self.at_work.as_ref().is_some_and(|task| !task.is_finished());
-        let may_move = !is_at_work && all_serve(&self.given.steering, self.given.listeners.len());
-        let passed_by = self.passed_by();
+        let may_move = !is_at_work && takes_clients(&self.given.steering, self.given.listeners.len());
         self.aftercare.is_due(passed_by, may_move, Instant::now())
-    }
-
-    /// Whether nobody is in the slots, neither this process nor another. Of two that want them the last one gets them, and it
-    /// may be the first one to end.
-    fn is_vacant(&self) -> bool {
-        self.given.steering.state().is_vacant()
     }
 
     fn note_peers(&mut self) -> Result<(), SteeringError> {
@@ -166,7 +166,7 @@ impl Follower {
     fn switch(&mut self, steers: bool) -> Result<(), SteeringError> {
         let steering = &self.given.steering;
         let is_first = !self.is_registered;
-        if steers && (is_first || self.is_vacant()) {
+        if steers && (is_first || steering.is_vacant()) {
             let listeners: Option<Vec<_>> = self.given.listeners.iter().map(Weak::upgrade).collect();
             // A worker has ended, and with it the process is about to.
             let Some(listeners) = listeners else { return Ok(()) };
@@ -190,7 +190,7 @@ impl Follower {
         self.at_work = match self.aim {
             Aim { steers: true, is_skewed: true } => {
                 let (steering, workers) = (Arc::clone(&self.given.steering), self.given.listeners.len());
-                let may_cut = move || all_serve(&steering, workers);
+                let may_cut = move || takes_clients(&steering, workers);
                 Some(tokio::spawn(Arc::clone(cutter).run(self.lane_peers.clone(), may_cut)))
             }
             // An API server that fails lets go of its clients itself.
@@ -259,7 +259,8 @@ impl Aim {
     }
 }
 
-/// Whether every worker takes connections: clients that are cut come back at once.
-fn all_serve(steering: &Steering, workers: usize) -> bool {
-    steering.workers(workers).iter().all(|state| *state == WorkerState::Serves)
+/// Whether clients that are cut now come to this process: they are back at once.
+fn takes_clients(steering: &Steering, workers: usize) -> bool {
+    steering.state().steers_here()
+        && steering.workers(workers).iter().all(|state| *state == WorkerState::Serves)
 }

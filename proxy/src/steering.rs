@@ -45,7 +45,7 @@ pub use uninstall::uninstall;
 use crate::causes::chain;
 use heartbeat::Heartbeats;
 use maps::{Parameters, SteerMaps};
-use pins::{PinDir, STEER_LINK};
+use pins::{PinDir, STEER_LINK, beside};
 
 /// What steering needs to know.
 #[derive(Clone, Debug)]
@@ -118,7 +118,9 @@ impl Steering {
         }
         let dir = PinDir::open(&options.bpffs_dir)?;
         let _lock = dir.lock()?;
-        let is_beside = dir.discard_other_layouts()? && dir.pin(STEER_LINK).exists();
+        // A proxy of this release may have ended before it steered, and left its link beside.
+        let is_left_beside = dir.pin(&beside(STEER_LINK)).exists();
+        let is_beside = (dir.discard_other_layouts()? || is_left_beside) && dir.pin(STEER_LINK).exists();
         let mut loaded = kernel::load(&dir)?;
         kernel_log::follow(&mut loaded.ebpf);
         let heartbeats = Heartbeats::from_maps(&mut loaded.ebpf, options.stale_after)?;
@@ -176,6 +178,17 @@ impl Steering {
         lock(&kernel.maps).register(listeners, &kernel.parameters)?;
         self.heartbeats.own(&own);
         Ok(())
+    }
+
+    /// Whether no process has a listener in any slot, as far as that can be read.
+    pub fn is_vacant(&self) -> bool {
+        match &self.side {
+            Side::Kernel(kernel) => {
+                let listeners = logged(lock(&kernel.maps).listeners());
+                kernel.is_attached() && listeners.is_some_and(|listeners| listeners.is_empty())
+            }
+            Side::Off { .. } => false,
+        }
     }
 
     /// Turns steering on or off for new connections; those that exist stay where they are.
@@ -261,6 +274,10 @@ impl Steering {
 }
 
 impl Kernel {
+    fn is_attached(&self) -> bool {
+        self.dir.pin(STEER_LINK).exists()
+    }
+
     fn set_steering(&self, on: bool) -> Result<(), SteeringError> {
         lock(&self.maps).set_steering(on)?;
         // Until this program steers the older one does: there is no gap.
@@ -276,9 +293,8 @@ impl Kernel {
         let registered = logged(maps.listeners()).unwrap_or_default();
         let own = lock(&self.own);
         let listeners = registered.iter().filter(|listener| own.contains(listener)).count();
-        let attached = self.dir.pin(STEER_LINK).exists();
         SteeringState {
-            attachment: if attached { Attachment::Attached } else { Attachment::Removed },
+            attachment: if self.is_attached() { Attachment::Attached } else { Attachment::Removed },
             steering: logged(maps.is_steering()).unwrap_or_default(),
             listeners,
             foreign_listeners: registered.len() - listeners,

@@ -48,7 +48,7 @@ struct Disturbance {
     whom: Whom,
     node: String,
     begun: Instant,
-    /// When a killed program was gone.
+    /// When a program that was killed or told to stop was gone.
     gone: Instant,
     ended: Instant,
 }
@@ -158,7 +158,7 @@ impl Disturbance {
         }
         let was_on_its_way = failure.begun <= self.gone && failure.ended <= self.gone + NOTICED;
         let is_lost = match (self.how, self.whom) {
-            (How::Killed(_), Whom::Proxy) => true,
+            (How::Killed(_), Whom::Proxy) => is_cut(failure),
             // Reads go on elsewhere; of a write that was on its way nobody knows.
             (How::Killed(_), Whom::ApiServer) => failure.is_write && failure.in_doubt,
             (How::Frozen(_) | How::Restarted, _) => false,
@@ -166,7 +166,7 @@ impl Disturbance {
         let may_be_moved = self.whom == Whom::Proxy && failure.ended <= self.ended + MOVED;
         if was_on_its_way && is_lost {
             Some(Loss::OnItsWay)
-        } else if may_be_moved && is_cut(failure) {
+        } else if may_be_moved && is_cut(failure) && failure.ended > self.gone {
             Some(Loss::Cut)
         } else if may_be_moved && is_local_discovery(failure) {
             Some(Loss::LocalDiscovery)
@@ -212,6 +212,7 @@ fn disturb(site: &mut Site, how: How, whom: Whom, node: usize, cuts: &mut Cuts) 
         How::Restarted => {
             let grace = if whom == Whom::Proxy { PROXY_GRACE } else { GRACE };
             let took = take(site, whom, node, cuts)?.stop(grace);
+            gone = Instant::now();
             ensure!(whom == Whom::ApiServer || took < grace, "{whom:?} of {name} does not end");
             println!("   it took {:.1} s to end", took.as_secs_f32());
             start(site, whom, node)?;

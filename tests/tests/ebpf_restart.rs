@@ -193,6 +193,7 @@ fn another_release_steers_until_its_successor_does() {
         drop(open(dir));
         assert_eq!((ask(loopback()), attached_programs()), ("new".to_owned(), 2));
         let third = open(dir);
+        assert_eq!((ask(loopback()), attached_programs()), ("new".to_owned(), 2), "nor does one more");
         let _worker = steer_to(&third, "third");
         assert_eq!((ask(loopback()), attached_programs()), ("third".to_owned(), 1));
     });

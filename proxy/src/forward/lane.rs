@@ -34,13 +34,16 @@ impl Lane {
         for _ in 0..TRIES.min(count.saturating_add(1)) {
             let turn = self.next.fetch_add(1, Relaxed);
             let port = self.ports.first + if count == u16::MAX { turn } else { turn % (count + 1) };
-            match connect_from(port, address).await {
-                // Somebody listens there, or a connection from there to this very address exists or did a moment ago.
-                Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {}
+            let socket = match bound_to(port, address) {
+                Err(error) if is_taken(&error) => continue,
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     self.tell_of_denial();
                     break;
                 }
+                bound => bound?,
+            };
+            match socket.connect(address).await {
+                Err(error) if is_taken(&error) => {}
                 connected => return connected,
             }
         }
@@ -54,14 +57,19 @@ impl Lane {
     }
 }
 
-async fn connect_from(port: u16, address: SocketAddr) -> io::Result<TcpStream> {
+/// Whether somebody listens there, or a connection from there to this very address exists or did a moment ago.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
+}
+
+fn bound_to(port: u16, address: SocketAddr) -> io::Result<TcpSocket> {
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = socket(address)?;
     // Connections to other addresses may have the same port.
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::new(any, port))?;
-    socket.connect(address).await
+    Ok(socket)
 }
 
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {

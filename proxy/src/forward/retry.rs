@@ -142,13 +142,14 @@ impl Spare {
     /// The request once more, where it is repeatable and the budget allows.
     pub fn again(&self, error: &hyper::Error, budget: &Budget) -> Option<Request<RequestBody>> {
         // It would happen again: anybody could otherwise make one request many.
-        let allowed = is_unprocessed(error) || (self.safe && !is_of_this_request(error) && budget.withdraw());
-        if allowed { self.unprocessed() } else { None }
+        let is_safe = self.safe && !is_of_this_request(error);
+        let request = if is_safe || is_unprocessed(error) { self.unprocessed() } else { None };
+        request.filter(|_| is_unprocessed(error) || budget.withdraw())
     }
 
     /// The request once more, after a server turned it away, if the budget allows: what says so may be a client's own pod.
     pub fn after_turned_away(&self, budget: &Budget) -> Option<Request<RequestBody>> {
-        if budget.withdraw() { self.unprocessed() } else { None }
+        self.unprocessed().filter(|_| budget.withdraw())
     }
 
     /// The request once more, after a server did not process it.

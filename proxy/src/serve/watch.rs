@@ -55,7 +55,7 @@ impl Watch {
         response: Response<ResponseBody>,
     ) -> Response<ResponseBody> {
         let Some(encoding) = encoding(&response) else { return response };
-        let drain = worker.shared.drain.clone();
+        let drain = worker.drain.clone();
         let farewell = Box::pin(async move {
             drain.cancelled_owned().await;
             sleep(between(FIRST_FAREWELL, LAST_FAREWELL)).await;

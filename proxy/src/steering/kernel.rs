@@ -48,7 +48,7 @@ pub(super) fn load(dir: &PinDir) -> Result<Loaded, SteeringError> {
 }
 
 /// Attaches the steering program to the network namespace of the calling thread: in place of an older one, or beside it
-/// (the kernel runs both, and the older one's choice counts).
+/// (the kernel runs both, and what the newer one does not choose stays the older one's choice).
 pub(super) fn attach_steering(
     loaded: &mut Loaded,
     dir: &PinDir,

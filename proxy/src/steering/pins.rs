@@ -135,10 +135,15 @@ impl PinDir {
         Ok(())
     }
 
-    /// Puts the link that is pinned beside an older one in its place.
+    /// Puts the link that is pinned beside an older one in its place, unless another process has done so with its own.
     pub(super) fn promote_link(&self, name: &str) -> Result<(), SteeringError> {
         let (path, new) = (self.pin(name), self.pin(&beside(name)));
-        fs::rename(&new, &path).map_err(|source| SteeringError::Pin { action: "replace", path, source })
+        match fs::rename(&new, &path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(SteeringError::Pin { action: "replace", path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes a pin; says whether it was there.

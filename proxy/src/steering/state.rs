@@ -22,11 +22,6 @@ impl SteeringState {
     pub fn steers_here(&self) -> bool {
         self.attachment == Attachment::Attached && self.steering && self.listeners > 0
     }
-
-    /// Whether no process could be steered to.
-    pub fn is_vacant(&self) -> bool {
-        self.attachment == Attachment::Attached && self.listeners + self.foreign_listeners == 0
-    }
 }
 
 /// Whether a worker takes new connections. In every state but the first the kernel leaves them to other workers, or to the

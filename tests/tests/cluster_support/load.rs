@@ -196,12 +196,16 @@ async fn discover(load: Arc<Load>, name: String, mut session: Session) {
         for (path, known) in ["/api", "/apis"].into_iter().zip(&mut known) {
             let request = Request::get(path).header("accept", AGGREGATED).body(Bytes::new()).unwrap();
             let what = format!("{name} {path}");
+            let mut missing: Vec<String> = Vec::new();
             let found = ask(&load, &mut session, &what, request, |answer| {
                 let resources = resources_in(&answer.json().ok()?)?;
-                let missing: Vec<&String> = known.difference(&resources).collect();
+                missing = known.difference(&resources).cloned().collect();
                 (answer.status == StatusCode::OK && missing.is_empty()).then_some(resources)
             })
             .await;
+            if let Some(first) = missing.first() {
+                println!("   {what}: {} resources less, {first} among them", missing.len());
+            }
             if let Some(found) = found {
                 *known = found;
             }
