@@ -13,13 +13,16 @@ use aya_ebpf::bindings::{
     BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE, BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup,
     bpf_sock, bpf_sock_ops,
 };
+use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_sk_storage_get,
 };
 use aya_ebpf::programs::{SkLookupContext, SockOpsContext};
-use mvproxy_common::{PeerKey, SourceKey};
+use mvproxy_common::PeerKey;
 
-use crate::maps::{FLOWS, Flow, SocketSlots};
+use crate::address::Address;
+use crate::flow::{Flow, Totals};
+use crate::slots::SocketSlots;
 
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
@@ -84,12 +87,12 @@ impl Lookup {
         // SAFETY: as above. Addresses are in network order.
         unsafe {
             match load!("u32", ctx, bpf_sk_lookup, family) {
-                AF_INET => Address::v4(load!("u32", ctx, bpf_sk_lookup, remote_ip4)),
+                AF_INET => Address::v4(load!("u32", ctx, bpf_sk_lookup, remote_ip4) as u32),
                 _ => Address::v6([
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[0]),
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[1]),
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[2]),
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[3]),
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[0]) as u32,
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[1]) as u32,
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[2]) as u32,
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[3]) as u32,
                 ]),
             }
         }
@@ -168,12 +171,12 @@ impl Ops {
         // SAFETY: the kernel passes a valid context for the whole run. Addresses are in network order.
         let (address, port) = unsafe {
             let address = match load!("u32", ctx, bpf_sock_ops, family) {
-                AF_INET => Address::v4(load!("u32", ctx, bpf_sock_ops, remote_ip4)),
+                AF_INET => Address::v4(load!("u32", ctx, bpf_sock_ops, remote_ip4) as u32),
                 AF_INET6 => Address::v6([
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[0]),
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[1]),
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[2]),
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[3]),
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[0]) as u32,
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[1]) as u32,
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[2]) as u32,
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[3]) as u32,
                 ]),
                 _ => return None,
             };
@@ -202,7 +205,7 @@ impl Ops {
 
     /// What was counted of this connection; with `create`, a new zeroed record.
     #[inline(always)]
-    pub fn flow(&self, create: bool) -> Option<NonNull<Flow>> {
+    pub fn flow(&self, flows: &SkStorage<Flow>, create: bool) -> Option<NonNull<Flow>> {
         let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
         // SAFETY: as above; the socket is checked for null before the helper gets it, and storage lives as
         // long as the socket, which outlives the event.
@@ -211,55 +214,8 @@ impl Ops {
             if socket.is_null() {
                 return None;
             }
-            let map: *mut c_void = from_ref(&FLOWS).cast_mut().cast();
+            let map: *mut c_void = from_ref(flows).cast_mut().cast();
             NonNull::new(bpf_sk_storage_get(map, socket.cast(), null_mut(), flags).cast())
-        }
-    }
-}
-
-/// Totals of a connection.
-pub struct Totals {
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub retransmits: u64,
-    /// Smoothed round-trip time in microseconds.
-    pub srtt_us: u64,
-}
-
-/// An IPv6 or v4-mapped address, in the words in which contexts hold it.
-///
-/// Keys are made from whole words: bytes one by one become a call of memset, whose loop the verifier refuses to
-/// a loader without `CAP_PERFMON`.
-#[derive(Clone, Copy)]
-pub struct Address {
-    pub words: [u32; 4],
-}
-
-impl Address {
-    #[inline(always)]
-    fn v4(word: u64) -> Self {
-        Self { words: [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), word as u32] }
-    }
-
-    #[inline(always)]
-    fn v6(words: [u64; 4]) -> Self {
-        Self { words: words.map(|word| word as u32) }
-    }
-
-    #[inline(always)]
-    pub fn source_key(self) -> SourceKey {
-        // SAFETY: SourceKey is 16 bytes of address in network order, which is how the words lie in memory.
-        unsafe { core::mem::transmute(self.words) }
-    }
-
-    /// The key of a peer; `port` is in host order.
-    #[inline(always)]
-    fn peer_key(self, port: u16) -> PeerKey {
-        let [first, second, third, fourth] = self.words;
-        let [low, high] = port.to_ne_bytes();
-        // SAFETY: PeerKey is the 16 bytes of the address, the port in host order, and six bytes of zero.
-        unsafe {
-            core::mem::transmute([first, second, third, fourth, u32::from_ne_bytes([low, high, 0, 0]), 0])
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Declares every map; names have at most 15 bytes because the kernel keeps no more.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SOCKMAP;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use mvproxy_common::{
     Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4,
     PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
 };
+use mvproxy_ebpf::flow::Flow;
+use mvproxy_ebpf::slots::SocketSlots;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const WORKERS: usize = MAX_WORKERS as usize;
@@ -65,43 +66,3 @@ pub static PEER_L7: Array<PeerL7, { PEER_L7_SHARDS as usize }, MMAPABLE> = Array
 /// What was already counted of a connection; pinned, so that a successor counts on.
 #[btf_map]
 pub static FLOWS: SkStorage<Flow> = SkStorage::new();
-
-/// Totals of a connection when it was last counted.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Flow {
-    /// One of the constants below.
-    pub state: u64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub retransmits: u64,
-}
-
-impl Flow {
-    pub const CONNECTING: u64 = 0;
-    pub const ESTABLISHED: u64 = 1;
-    pub const CLOSED: u64 = 2;
-}
-
-/// A SOCKMAP whose values are 8 bytes long, so that reading a slot gives the socket's cookie.
-///
-/// With the 4-byte values of `aya_ebpf::btf_maps::SockMap` the kernel refuses to read one.
-#[repr(C)]
-pub struct SocketSlots {
-    r#type: *const [i32; BPF_MAP_TYPE_SOCKMAP as usize],
-    key: *const u32,
-    value: *const u64,
-    max_entries: *const [i32; WORKERS],
-    map_flags: *const [i32; 0],
-}
-
-// SAFETY: the pointers only carry types for BTF; the loader replaces the static by a map, nothing follows
-// them.
-unsafe impl Sync for SocketSlots {}
-
-impl SocketSlots {
-    const fn new() -> Self {
-        use core::ptr::null;
-        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
-    }
-}

@@ -1,0 +1,14 @@
+//! What the kernel programs decide, apart from the kernel: compiled for the host too, where its tests run.
+//!
+//! The programs (`main.rs`) answer the questions of these modules from contexts and maps. Only `ctx` follows raw context
+//! pointers.
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+pub mod address;
+#[cfg(target_arch = "bpf")]
+pub mod ctx;
+pub mod decide;
+pub mod flow;
+#[cfg(target_arch = "bpf")]
+pub mod slots;
