@@ -25,6 +25,15 @@ impl Address {
         Self { words }
     }
 
+    /// Whether it is one of 127.0.0.0/8, or ::1.
+    #[inline(always)]
+    pub fn is_loopback(self) -> bool {
+        let [first, second, third, fourth] = self.words;
+        let is_mapped = third == u32::from_ne_bytes([0, 0, 0xff, 0xff]) && u32::from_be(fourth) >> 24 == 127;
+        let is_one = third == 0 && u32::from_be(fourth) == 1;
+        first == 0 && second == 0 && (is_mapped || is_one)
+    }
+
     #[inline(always)]
     pub fn source_key(self) -> SourceKey {
         // SAFETY: SourceKey is 16 bytes of address in network order, which is how the words lie in memory.
@@ -45,7 +54,7 @@ impl Address {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use mvproxy_common::v4_mapped;
 
@@ -63,5 +72,31 @@ mod tests {
         let v6 = Address::v6([words[0], words[1], words[2], words[3]].map(u32::from_ne_bytes));
         assert_eq!(v6.source_key(), SourceKey { addr: octets });
         assert_eq!(v6.peer_key(0x1234), PeerKey { addr: octets, port: 0x1234, pad: [0; 6] });
+    }
+
+    #[test]
+    fn loopback_is_told_from_its_neighbours() {
+        for (text, expected) in [
+            ("127.0.0.1", true),
+            ("127.64.43.1", true),
+            ("127.255.255.255", true),
+            ("::1", true),
+            ("126.255.255.255", false),
+            ("128.0.0.1", false),
+            ("0.0.0.127", false),
+            ("::2", false),
+            ("::", false),
+            ("::7f00:1", false),
+            ("1::1", false),
+            ("0:1::1", false),
+        ] {
+            let octets = match text.parse().expect("an address") {
+                IpAddr::V4(ip) => v4_mapped(ip.octets()),
+                IpAddr::V6(ip) => ip.octets(),
+            };
+            let (words, _) = octets.as_chunks::<4>();
+            let words = [words[0], words[1], words[2], words[3]].map(u32::from_ne_bytes);
+            assert_eq!(Address { words }.is_loopback(), expected, "{text}");
+        }
     }
 }

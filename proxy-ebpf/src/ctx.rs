@@ -6,6 +6,7 @@
 )]
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr::{NonNull, from_ref, null_mut};
 
 use aya_ebpf::EbpfContext as _;
@@ -16,12 +17,14 @@ use aya_ebpf::bindings::{
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_sk_storage_get,
+    bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
-use aya_ebpf::programs::{SkLookupContext, SockOpsContext};
+use aya_ebpf::programs::{SkLookupContext, SockOpsContext, XdpContext};
 use mvproxy_common::PeerKey;
 
 use crate::address::Address;
 use crate::flow::{Flow, Totals};
+use crate::packet::Plain;
 use crate::slots::SocketSlots;
 
 const AF_INET: u64 = 2;
@@ -217,5 +220,36 @@ impl Ops {
             let map: *mut c_void = from_ref(flows).cast_mut().cast();
             NonNull::new(bpf_sk_storage_get(map, socket.cast(), null_mut(), flags).cast())
         }
+    }
+}
+
+/// A frame that an interface received.
+pub struct Frame(XdpContext);
+
+impl Frame {
+    pub fn new(ctx: XdpContext) -> Self {
+        Self(ctx)
+    }
+
+    /// Copies what lies at an offset; none where that is not all within the frame.
+    ///
+    /// By a helper: pointers into the frame may be moved by constants only where the loader has no `CAP_PERFMON`, and by none
+    /// beyond the first buffer of a jumbo frame.
+    #[inline(always)]
+    pub fn read<T: Plain>(&self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the kernel passes a valid context for the whole run, and writes all of the value or returns an error.
+        let error = unsafe {
+            bpf_xdp_load_bytes(self.0.ctx, offset, value.as_mut_ptr().cast(), size_of::<T>() as u32)
+        };
+        // SAFETY: written, and every bit pattern is a value of a `Plain` type.
+        (error == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    /// Bytes of the frame, Ethernet header included.
+    #[inline(always)]
+    pub fn length(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
     }
 }

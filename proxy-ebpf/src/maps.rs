@@ -1,11 +1,11 @@
 //! Declares every map; names have at most 15 bytes because the kernel keeps no more.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use mvproxy_common::{
-    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4,
-    PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
+    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4, PeerL7, SourceKey,
+    SteerMode, SteerStats,
 };
 use mvproxy_ebpf::flow::Flow;
 use mvproxy_ebpf::slots::SocketSlots;
@@ -27,10 +27,6 @@ pub static STEER_SOCKETS: SocketSlots = SocketSlots::new();
 #[btf_map]
 pub static STEER_MODE: Array<SteerMode, 1> = Array::new();
 
-/// Parameters and the version of all layouts.
-#[btf_map]
-pub static STEER_CONFIG: Array<SteerConfig, 1> = Array::new();
-
 /// When each worker last turned its accept loop; mapped by the proxy.
 #[btf_map]
 pub static HEARTBEATS: Array<Heartbeat, WORKERS, MMAPABLE> = Array::new();
@@ -42,10 +38,6 @@ pub static STEER_STATS: PerCpuArray<SteerStats, 1> = PerCpuArray::new();
 /// Source addresses that are never steered: the proxy's way to the API server.
 #[btf_map]
 pub static EXEMPT: HashMap<SourceKey, u32, RULES> = HashMap::new();
-
-/// Networks of clients that are steered (1) or not (0), where not all are; the longest match counts.
-#[btf_map]
-pub static STEER_SOURCES: LpmTrie<SourceKey, u32, { MAX_STEER_SOURCES as usize }> = LpmTrie::new();
 
 /// Addresses of peers: what comes from them by a port of the lane was steered once already.
 #[btf_map]

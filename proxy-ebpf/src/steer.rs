@@ -7,10 +7,8 @@ use mvproxy_ebpf::address::Address;
 use mvproxy_ebpf::ctx::{Lookup, Socket, boot_ns};
 use mvproxy_ebpf::decide::{self, Verdict, account, decide};
 
-use crate::maps::{
-    EXEMPT, HEARTBEATS, LANE_PEERS, STEER_CONFIG, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_SOURCES,
-    STEER_STATS,
-};
+use crate::canary_maps::{STEER_CONFIG, STEER_SOURCES};
+use crate::maps::{EXEMPT, HEARTBEATS, LANE_PEERS, STEER_MODE, STEER_PORTS, STEER_SOCKETS, STEER_STATS};
 
 /// Steers one connection and counts the verdict.
 #[inline(always)]
