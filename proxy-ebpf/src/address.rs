@@ -25,7 +25,7 @@ impl Address {
         Self { words }
     }
 
-    /// Whether it is one of 127.0.0.0/8, or ::1.
+    /// Whether it is one of 127.0.0.0/8, or `::1`.
     #[inline(always)]
     pub fn is_loopback(self) -> bool {
         let [first, second, third, fourth] = self.words;

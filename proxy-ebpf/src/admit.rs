@@ -94,13 +94,11 @@ fn is_over_budget(wire: &impl Wire, config: &XdpConfig, source: Address) -> bool
     if cost == 0 || now >= config.budget_until_ns {
         return false;
     }
-    match wire.budget(source, |budget| spend(budget, now, cost)) {
-        Some(is_spent) => !is_spent,
-        None => {
-            wire.open_budget(source, &SynBudget { whole_ns: now + cost });
-            false
-        }
+    if let Some(is_spent) = wire.budget(source, |budget| spend(budget, now, cost)) {
+        return !is_spent;
     }
+    wire.open_budget(source, &SynBudget { whole_ns: now + cost });
+    false
 }
 
 /// Spends of a budget, if that much is left.

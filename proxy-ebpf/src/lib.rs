@@ -2,8 +2,7 @@
 //!
 //! The programs (`main.rs`, `xdp.rs`) answer the questions of these modules from contexts and maps. Only `ctx` follows raw context
 //! pointers.
-#![cfg_attr(not(test), no_std)]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
 pub mod address;
 pub mod admit;
@@ -11,6 +10,8 @@ pub mod admit;
 pub mod ctx;
 pub mod decide;
 pub mod flow;
+#[cfg(not(target_arch = "bpf"))]
+pub mod frames;
 pub mod packet;
 #[cfg(target_arch = "bpf")]
 pub mod slots;
