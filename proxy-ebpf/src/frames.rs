@@ -141,6 +141,7 @@ fn broken() -> Vec<Case> {
     vec![
         case("IPv4 that says 6", change(syn_v4(), header, &[0x65]), None),
         case("IPv6 that says 4", change(six(), header, &[0x40]), None),
+        case("a header of 12 bytes, and the port in the address after it", short_header(), None),
         case("a header of 16 bytes", change(syn_v4(), header, &[0x44]), None),
         case("a header of no bytes", change(syn_v4(), header, &[0x40]), None),
         case("a header longer than the frame", change(syn_v4(), header, &[0x4f]), None),
@@ -153,6 +154,15 @@ fn broken() -> Vec<Case> {
         case("a header cut off", syn_v4()[..14 + 20 + 19].to_vec(), None),
         case("only an Ethernet header", syn_v4()[..14].to_vec(), None),
     ]
+}
+
+/// Read as TCP, what follows the twelfth byte of the IP header would be a SYN to the API server's port.
+fn short_header() -> Vec<u8> {
+    let [high, low] = PORT.to_be_bytes();
+    let mut frame = syn_from(Ipv4Addr::new(10, 80, high, low));
+    frame[14] = 0x43;
+    frame[14 + 12 + 13] = SYN;
+    frame
 }
 
 /// A plain SYN.

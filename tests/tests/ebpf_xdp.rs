@@ -13,7 +13,7 @@ use aya::programs::{Xdp, XdpMode as Mode};
 use aya::{Ebpf, EbpfLoader};
 use ebpf_support::{SECURE_PORT, Server, any_v4, ask, ask_from, eventually, loopback, options};
 use mvproxy::steering::xdp::{Device, REFRESH_EVERY, XdpCounts, XdpMode, object, programs_on};
-use mvproxy::steering::{Steering, SteeringOptions, XdpOptions, uninstall};
+use mvproxy::steering::{Canary, Steering, SteeringOptions, XdpOptions, uninstall};
 use mvproxy_common::XdpStats;
 use mvproxy_tests::netns::{BpfFs, Netns, stdout_of};
 use socket2::{Domain, Socket, Type};
@@ -208,6 +208,26 @@ fn nobody_is_dropped_while_it_is_not_known_who_the_peers_are() {
         xdp.refresh(Some(&[])).unwrap();
         assert!(all_connect());
         assert_eq!(class(&steering, "peer").syns, 10);
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
+fn clients_of_a_canary_are_counted_apart() {
+    on_a_node("listed", |dir, clients| {
+        let sources =
+            vec![format!("{OTHER_CLIENT}/32").parse().unwrap(), format!("{PEER}/32").parse().unwrap()];
+        let canary = Canary { sources, percent: 100 };
+        let steering = Steering::open(&SteeringOptions { canary, ..wire_options(dir, &[WIRE], 1) }).unwrap();
+        let worker = Server::worker("w0", any_v4(), steering.heartbeat(0));
+        steering.register(&[worker.fd()]).unwrap();
+        steering.xdp().unwrap().refresh(Some(&[PEER.into()])).unwrap();
+        clients.run(|| {
+            drop([OTHER_CLIENT, OTHER_CLIENT, OTHER_CLIENT, CLIENT, PEER].map(begin_from));
+        });
+        let counted = ["listed", "other", "peer", "node"].map(|name| class(&steering, name));
+        assert_eq!(counted.map(|stats| stats.syns), [3, 1, 1, 0]);
+        assert_eq!(counted.map(|stats| stats.dropped), [2, 0, 0, 0], "they have budgets too");
     });
 }
 

@@ -140,7 +140,7 @@ impl Xdp {
     /// Makes the program know this node's addresses and, where they are known, its peers, and moves on the end of budgets.
     ///
     /// Without peers those that the program knows stay, and so does the end of budgets: nobody may be dropped who may be a
-    /// peer. Does nothing after [`Xdp::release`].
+    /// peer. Does nothing once steering was given up: the maps are a successor's then.
     ///
     /// # Errors
     ///
