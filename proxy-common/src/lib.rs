@@ -8,6 +8,7 @@ mod peer;
 mod steer;
 #[cfg(feature = "user")]
 mod user;
+mod xdp;
 
 pub use peer::{
     LATENCY_BOUNDS_NS, PeerKey, PeerL4, PeerL7, SHARD_FREE, SHARD_IN_USE, shard_index, slot_of_shard,
@@ -18,6 +19,10 @@ pub use steer::{
 };
 #[cfg(feature = "user")]
 pub use user::{HeartbeatCells, PeerL7Cells, SharedCells};
+pub use xdp::{
+    CLASS_LISTED, CLASS_NAMES, CLASS_NODE, CLASS_OTHER, CLASS_PEER, MAX_SYN_SOURCES, MAX_XDP_ADDRESSES,
+    ROLE_NODE, ROLE_PEER, SYN_BURST_NS, SynBudget, XDP_CLASSES, XdpConfig, XdpStats,
+};
 
 /// Version of all layouts in this crate, kept in `STEER_CONFIG`.
 pub const ABI_VERSION: u32 = 4;

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::{
     Heartbeat, LATENCY_BOUNDS_NS, PeerKey, PeerL4, PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
+    SynBudget, XdpConfig, XdpStats,
 };
 
 macro_rules! pod {
@@ -15,7 +16,19 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Heartbeat, PeerKey, PeerL4, PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats);
+pod!(
+    Heartbeat,
+    PeerKey,
+    PeerL4,
+    PeerL7,
+    SourceKey,
+    SteerConfig,
+    SteerMode,
+    SteerStats,
+    SynBudget,
+    XdpConfig,
+    XdpStats
+);
 
 /// A type that may be laid over memory which the kernel and other processes write at the same time.
 ///

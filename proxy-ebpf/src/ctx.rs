@@ -6,6 +6,7 @@
 )]
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr::{NonNull, from_ref, null_mut};
 
 use aya_ebpf::EbpfContext as _;
@@ -13,13 +14,18 @@ use aya_ebpf::bindings::{
     BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE, BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup,
     bpf_sock, bpf_sock_ops,
 };
+use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_sk_storage_get,
+    bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
-use aya_ebpf::programs::{SkLookupContext, SockOpsContext};
-use mvproxy_common::{PeerKey, SourceKey};
+use aya_ebpf::programs::{SkLookupContext, SockOpsContext, XdpContext};
+use mvproxy_common::PeerKey;
 
-use crate::maps::{FLOWS, Flow, SocketSlots};
+use crate::address::Address;
+use crate::flow::{Flow, Totals};
+use crate::packet::Plain;
+use crate::slots::SocketSlots;
 
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
@@ -84,12 +90,12 @@ impl Lookup {
         // SAFETY: as above. Addresses are in network order.
         unsafe {
             match load!("u32", ctx, bpf_sk_lookup, family) {
-                AF_INET => Address::v4(load!("u32", ctx, bpf_sk_lookup, remote_ip4)),
+                AF_INET => Address::v4(load!("u32", ctx, bpf_sk_lookup, remote_ip4) as u32),
                 _ => Address::v6([
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[0]),
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[1]),
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[2]),
-                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[3]),
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[0]) as u32,
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[1]) as u32,
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[2]) as u32,
+                    load!("u32", ctx, bpf_sk_lookup, remote_ip6[3]) as u32,
                 ]),
             }
         }
@@ -168,12 +174,12 @@ impl Ops {
         // SAFETY: the kernel passes a valid context for the whole run. Addresses are in network order.
         let (address, port) = unsafe {
             let address = match load!("u32", ctx, bpf_sock_ops, family) {
-                AF_INET => Address::v4(load!("u32", ctx, bpf_sock_ops, remote_ip4)),
+                AF_INET => Address::v4(load!("u32", ctx, bpf_sock_ops, remote_ip4) as u32),
                 AF_INET6 => Address::v6([
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[0]),
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[1]),
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[2]),
-                    load!("u32", ctx, bpf_sock_ops, remote_ip6[3]),
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[0]) as u32,
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[1]) as u32,
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[2]) as u32,
+                    load!("u32", ctx, bpf_sock_ops, remote_ip6[3]) as u32,
                 ]),
                 _ => return None,
             };
@@ -202,7 +208,7 @@ impl Ops {
 
     /// What was counted of this connection; with `create`, a new zeroed record.
     #[inline(always)]
-    pub fn flow(&self, create: bool) -> Option<NonNull<Flow>> {
+    pub fn flow(&self, flows: &SkStorage<Flow>, create: bool) -> Option<NonNull<Flow>> {
         let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
         // SAFETY: as above; the socket is checked for null before the helper gets it, and storage lives as
         // long as the socket, which outlives the event.
@@ -211,55 +217,39 @@ impl Ops {
             if socket.is_null() {
                 return None;
             }
-            let map: *mut c_void = from_ref(&FLOWS).cast_mut().cast();
+            let map: *mut c_void = from_ref(flows).cast_mut().cast();
             NonNull::new(bpf_sk_storage_get(map, socket.cast(), null_mut(), flags).cast())
         }
     }
 }
 
-/// Totals of a connection.
-pub struct Totals {
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub retransmits: u64,
-    /// Smoothed round-trip time in microseconds.
-    pub srtt_us: u64,
-}
+/// A frame that an interface received.
+pub struct Frame(XdpContext);
 
-/// An IPv6 or v4-mapped address, in the words in which contexts hold it.
-///
-/// Keys are made from whole words: bytes one by one become a call of memset, whose loop the verifier refuses to
-/// a loader without `CAP_PERFMON`.
-#[derive(Clone, Copy)]
-pub struct Address {
-    pub words: [u32; 4],
-}
-
-impl Address {
-    #[inline(always)]
-    fn v4(word: u64) -> Self {
-        Self { words: [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), word as u32] }
+impl Frame {
+    pub fn new(ctx: XdpContext) -> Self {
+        Self(ctx)
     }
 
+    /// Copies what lies at an offset; none where that is not all within the frame.
+    ///
+    /// By a helper: pointers into the frame may be moved by constants only where the loader has no `CAP_PERFMON`, and by none
+    /// beyond the first buffer of a jumbo frame.
     #[inline(always)]
-    fn v6(words: [u64; 4]) -> Self {
-        Self { words: words.map(|word| word as u32) }
+    pub fn read<T: Plain>(&self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the kernel passes a valid context for the whole run, and writes all of the value or returns an error.
+        let error = unsafe {
+            bpf_xdp_load_bytes(self.0.ctx, offset, value.as_mut_ptr().cast(), size_of::<T>() as u32)
+        };
+        // SAFETY: written, and every bit pattern is a value of a `Plain` type.
+        (error == 0).then(|| unsafe { value.assume_init() })
     }
 
+    /// Bytes of the frame, Ethernet header included.
     #[inline(always)]
-    pub fn source_key(self) -> SourceKey {
-        // SAFETY: SourceKey is 16 bytes of address in network order, which is how the words lie in memory.
-        unsafe { core::mem::transmute(self.words) }
-    }
-
-    /// The key of a peer; `port` is in host order.
-    #[inline(always)]
-    fn peer_key(self, port: u16) -> PeerKey {
-        let [first, second, third, fourth] = self.words;
-        let [low, high] = port.to_ne_bytes();
-        // SAFETY: PeerKey is the 16 bytes of the address, the port in host order, and six bytes of zero.
-        unsafe {
-            core::mem::transmute([first, second, third, fourth, u32::from_ne_bytes([low, high, 0, 0]), 0])
-        }
+    pub fn length(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
     }
 }

@@ -1,13 +1,14 @@
 //! Declares every map; names have at most 15 bytes because the kernel keeps no more.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SOCKMAP;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use mvproxy_common::{
-    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4,
-    PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
+    Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_WORKERS, PEER_L7_SHARDS, PeerKey, PeerL4, PeerL7, SourceKey,
+    SteerMode, SteerStats,
 };
+use mvproxy_ebpf::flow::Flow;
+use mvproxy_ebpf::slots::SocketSlots;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const WORKERS: usize = MAX_WORKERS as usize;
@@ -26,10 +27,6 @@ pub static STEER_SOCKETS: SocketSlots = SocketSlots::new();
 #[btf_map]
 pub static STEER_MODE: Array<SteerMode, 1> = Array::new();
 
-/// Parameters and the version of all layouts.
-#[btf_map]
-pub static STEER_CONFIG: Array<SteerConfig, 1> = Array::new();
-
 /// When each worker last turned its accept loop; mapped by the proxy.
 #[btf_map]
 pub static HEARTBEATS: Array<Heartbeat, WORKERS, MMAPABLE> = Array::new();
@@ -41,10 +38,6 @@ pub static STEER_STATS: PerCpuArray<SteerStats, 1> = PerCpuArray::new();
 /// Source addresses that are never steered: the proxy's way to the API server.
 #[btf_map]
 pub static EXEMPT: HashMap<SourceKey, u32, RULES> = HashMap::new();
-
-/// Networks of clients that are steered (1) or not (0), where not all are; the longest match counts.
-#[btf_map]
-pub static STEER_SOURCES: LpmTrie<SourceKey, u32, { MAX_STEER_SOURCES as usize }> = LpmTrie::new();
 
 /// Addresses of peers: what comes from them by a port of the lane was steered once already.
 #[btf_map]
@@ -65,43 +58,3 @@ pub static PEER_L7: Array<PeerL7, { PEER_L7_SHARDS as usize }, MMAPABLE> = Array
 /// What was already counted of a connection; pinned, so that a successor counts on.
 #[btf_map]
 pub static FLOWS: SkStorage<Flow> = SkStorage::new();
-
-/// Totals of a connection when it was last counted.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Flow {
-    /// One of the constants below.
-    pub state: u64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub retransmits: u64,
-}
-
-impl Flow {
-    pub const CONNECTING: u64 = 0;
-    pub const ESTABLISHED: u64 = 1;
-    pub const CLOSED: u64 = 2;
-}
-
-/// A SOCKMAP whose values are 8 bytes long, so that reading a slot gives the socket's cookie.
-///
-/// With the 4-byte values of `aya_ebpf::btf_maps::SockMap` the kernel refuses to read one.
-#[repr(C)]
-pub struct SocketSlots {
-    r#type: *const [i32; BPF_MAP_TYPE_SOCKMAP as usize],
-    key: *const u32,
-    value: *const u64,
-    max_entries: *const [i32; WORKERS],
-    map_flags: *const [i32; 0],
-}
-
-// SAFETY: the pointers only carry types for BTF; the loader replaces the static by a map, nothing follows
-// them.
-unsafe impl Sync for SocketSlots {}
-
-impl SocketSlots {
-    const fn new() -> Self {
-        use core::ptr::null;
-        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
-    }
-}

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::{sk_lookup, sock_ops};
 use aya_ebpf::programs::{SkLookupContext, SockOpsContext};
 
-use crate::ctx::{Lookup, Ops};
+use mvproxy_ebpf::ctx::{Lookup, Ops};
 
 /// `SK_PASS`: go on with the assigned socket or, when none was assigned, with the normal lookup.
 const SK_PASS: u32 = 1;

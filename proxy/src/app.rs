@@ -234,6 +234,10 @@ impl App {
         };
         tasks.spawn(sync::run(options, followed.list));
         let lease = followed.lease.map(|lease| tokio::spawn(lease.run(self.stop.clone())));
+        if self.steering.xdp().is_some() {
+            let (steering, snapshot) = (Arc::clone(&self.steering), Arc::clone(&self.shared.snapshot));
+            tasks.spawn(steer::follow_wire(steering, snapshot, self.shared.changes.clone()));
+        }
         let is_attached = self.steering.state().attachment == Attachment::Attached;
         let switch = is_attached.then(|| SkewFollower {
             mode: self.config.steering,

@@ -16,6 +16,7 @@ mod node;
 mod rights;
 mod servers;
 mod table;
+mod wire;
 
 pub use node::{CAPABILITIES, LANE_CAPABILITY};
 pub use rights::RIGHTS;

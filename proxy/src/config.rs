@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use rustls::CipherSuite;
 
 use crate::limits::TimeLimits;
-use crate::steering::{Canary, LanePorts};
+use crate::steering::{Canary, LanePorts, XdpOptions};
 
 pub use self::ask::{Ask, Output, Question};
 pub use self::error::ConfigError;
@@ -22,6 +22,7 @@ pub use self::own::own_credentials;
 
 mod ask;
 mod build;
+mod checks;
 mod command_line;
 mod error;
 mod file;
@@ -76,6 +77,8 @@ pub struct Config {
     /// Connections moved each second when steering begins or ends in mode `on-skew` (`--cut-rate`); `None` leaves them where
     /// they are.
     pub cut_rate: Option<NonZeroU32>,
+    /// What is counted on the wire (`--xdp-interface`, `--xdp-syn-rate`).
+    pub xdp: XdpOptions,
     /// Folder of the pinned kernel objects (`--bpffs-dir`).
     pub bpffs_dir: PathBuf,
     /// cgroup2 folder whose sockets are counted; the proxy's own when absent (`--cgroup`).

@@ -20,6 +20,8 @@ use crate::limits::Sources;
 use crate::reload::CredentialState;
 use crate::steering::{Steering, WorkerState};
 
+mod wire;
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -190,6 +192,7 @@ impl Collector for Live {
         self.encode_credentials(&mut encoder)?;
         self.encode_load(&mut encoder)?;
         self.encode_decisions(&mut encoder)?;
+        wire::encode(self.steering.xdp(), &mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }

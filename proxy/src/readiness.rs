@@ -13,7 +13,8 @@ use crate::cut::Cutter;
 use crate::discovery::Snapshot;
 use crate::forward::ResponseBody;
 use crate::reload::CredentialState;
-use crate::steering::{Attachment, Steering, WorkerState};
+use crate::steering::xdp::XdpState;
+use crate::steering::{Attachment, Steering, WorkerState, Xdp};
 
 /// Name of the proxy's line in the API server's own list.
 pub const CHECK: &str = "mixed-version-proxy";
@@ -65,7 +66,13 @@ impl Readiness {
         if audience == Audience::Operator && !canary.is_everyone() {
             let _ = writeln!(lines, "[+]{CHECK}-canary ok: only {canary} are steered");
         }
-        for (check, why) in self.excluded() {
+        let wire = self.steering.xdp().map(Xdp::state).unwrap_or_default();
+        for XdpState { interface, attached } in wire.iter().filter(|_| audience == Audience::Operator) {
+            // What is not attached is listed below.
+            let Ok(mode) = attached else { continue };
+            let _ = writeln!(lines, "[+]{CHECK}-xdp ok: counts on {interface} ({})", mode.name());
+        }
+        for (check, why) in self.excluded(&wire) {
             let why = if audience == Audience::Operator { &why } else { "reason withheld" };
             let _ = writeln!(lines, "[+]{CHECK}-{check} excluded: {why}");
         }
@@ -73,7 +80,7 @@ impl Readiness {
     }
 
     /// What is amiss without keeping the proxy from being ready, and why.
-    fn excluded(&self) -> Vec<(&'static str, String)> {
+    fn excluded(&self, wire: &[XdpState]) -> Vec<(&'static str, String)> {
         let former = |mistake: &String| ("credentials", format!("former ones stay in use: {mistake}"));
         let mut excluded: Vec<_> = self.credentials.load().mistakes.iter().map(former).collect();
         if self.steering_is_wanted {
@@ -89,6 +96,11 @@ impl Readiness {
         }
         if let Some(failure) = self.cutter.as_ref().and_then(|cutter| cutter.failure()) {
             excluded.push(("cut", format!("connected clients are not steered: {failure}")));
+        }
+        for XdpState { interface, attached } in wire {
+            if let Err(reason) = attached {
+                excluded.push(("xdp", format!("packets on {interface} are not counted: {reason}")));
+            }
         }
         let mut reasons: Vec<_> = self.steering.workers(self.workers);
         reasons.retain(|state| *state != WorkerState::Serves);

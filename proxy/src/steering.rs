@@ -19,6 +19,7 @@ mod pins;
 mod probe;
 mod state;
 mod uninstall;
+pub mod xdp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -38,9 +39,10 @@ pub use error::SteeringError;
 pub use heartbeat::{Heartbeat, Pause};
 pub use kernel::object;
 pub use lane::LanePorts;
-pub use probe::{foreign_programs, probe};
+pub use probe::{foreign_programs, probe, probe_xdp};
 pub use state::{Attachment, PeerOps, SteeringState, WorkerState};
 pub use uninstall::uninstall;
+pub use xdp::{Xdp, XdpOptions};
 
 use crate::causes::chain;
 use heartbeat::Heartbeats;
@@ -66,6 +68,8 @@ pub struct SteeringOptions {
     pub lane: Option<LanePorts>,
     /// Workers that will register listeners, at most [`MAX_WORKERS`].
     pub workers: usize,
+    /// What is counted on the wire.
+    pub xdp: XdpOptions,
 }
 
 /// The proxy's hold on the kernel; all methods may be called from any thread.
@@ -92,6 +96,8 @@ struct Kernel {
     parameters: Parameters,
     peer_ops: PeerOps,
     maps: Mutex<SteerMaps>,
+    /// What is on interfaces, if any were given.
+    xdp: Option<Xdp>,
     /// Slot and cookie of every listener that this process registered.
     own: Mutex<Vec<(u32, u64)>>,
     /// Whether the program of a release with other layouts still steers, to that release's proxy.
@@ -134,11 +140,13 @@ impl Steering {
         let counters = PeerCounters::from_maps(&mut loaded.ebpf, &dir)?;
         kernel::attach_steering(&mut loaded, &dir, is_beside)?;
         let peer_ops = kernel::attach_peer_ops(loaded, &dir, options.cgroup.as_deref());
+        let xdp = Xdp::open(&dir, &options.xdp, options.secure_port);
         let side = Side::Kernel(Box::new(Kernel {
             dir,
             parameters,
             peer_ops,
             maps: Mutex::new(maps),
+            xdp,
             own: Mutex::default(),
             is_beside: AtomicBool::new(is_beside),
         }));
@@ -255,6 +263,14 @@ impl Steering {
         logged(lock(&kernel.maps).stats())
     }
 
+    /// What is counted on the wire; none where no interface was given.
+    pub fn xdp(&self) -> Option<&Xdp> {
+        match &self.side {
+            Side::Kernel(kernel) => kernel.xdp.as_ref(),
+            Side::Off { .. } => None,
+        }
+    }
+
     /// What the kernel counted of connections to each peer.
     pub fn peer_l4(&self) -> Vec<(SocketAddr, PeerL4)> {
         self.counters.peer_l4()
@@ -269,6 +285,7 @@ impl Steering {
         if let Side::Kernel(kernel) = &self.side {
             let own = std::mem::take(&mut *lock(&kernel.own));
             logged(lock(&kernel.maps).release(&own));
+            kernel.xdp.iter().for_each(Xdp::release);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use mvproxy::accept::listen;
-use mvproxy::steering::{Canary, LanePorts, Steering, SteeringOptions, own_cgroup2, uninstall};
+use mvproxy::steering::{Canary, LanePorts, Steering, SteeringOptions, XdpOptions, own_cgroup2, uninstall};
 use mvproxy_tests::netns::{BpfFs, Netns};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -129,6 +129,7 @@ fn options(dir: &Path, counts: bool) -> SteeringOptions {
         canary: Canary::default(),
         lane: Some(LanePorts::DEFAULT),
         workers: 1,
+        xdp: XdpOptions::default(),
     }
 }
 

@@ -4,10 +4,12 @@
 mod ebpf_support;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ebpf_support::{SECURE_PORT, Server, any_v4, ask, loopback, open};
+use ebpf_support::{SECURE_PORT, Server, any_v4, ask, loopback, open, options};
+use mvproxy::steering::{Steering, SteeringOptions, XdpOptions};
 use mvproxy_tests::netns::{BpfFs, Netns, stdout_of};
 use serde_json::Value;
 
@@ -70,6 +72,36 @@ fn counter_maps_have_named_fields() {
         assert_eq!(field_names(&dump(&dir, "EXEMPT")[0]["key"]), ["addr"]);
         assert_eq!(dump(&dir, "STEER_PORTS")[0]["key"], SECURE_PORT);
         drop(worker);
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
+fn maps_of_the_wire_have_named_fields() {
+    Netns::new("wire").unwrap().run(|| {
+        let bpffs = BpfFs::mount().unwrap();
+        let dir = bpffs.path();
+        let peer = Ipv4Addr::new(192, 0, 2, 7);
+        let xdp = XdpOptions { interfaces: vec!["lo".to_owned()], syn_rate: NonZeroU32::new(5) };
+        let steering = Steering::open(&SteeringOptions { xdp, ..options(dir.clone(), 2) }).unwrap();
+        steering.xdp().unwrap().refresh(Some(&[peer.into()])).unwrap();
+        let _api_server = Server::api_server((Ipv6Addr::UNSPECIFIED, SECURE_PORT));
+        assert_eq!(ask(loopback()), "api");
+
+        let classes = dump(&dir, "XDP_STATS");
+        // The class of this node.
+        let per_cpu = classes[2]["values"].as_array().unwrap();
+        let syns: u64 = per_cpu.iter().map(|cpu| cpu["value"]["syns"].as_u64().unwrap()).sum();
+        assert_eq!((classes.len(), syns), (4, 1));
+        assert_eq!(field_names(&per_cpu[0]["value"]), ["bytes", "dropped", "packets", "syns"]);
+        let peers = dump(&dir, "XDP_PEERS");
+        assert_eq!((peers.len(), field_names(&peers[0]["key"])), (1, vec!["addr"]));
+        let config = &dump(&dir, "XDP_CONFIG")[0]["value"];
+        assert_eq!((&config["port"], &config["syn_interval_ns"]), (&SECURE_PORT.into(), &200_000_000.into()));
+        assert!(config["budget_until_ns"].as_u64().unwrap() > 0);
+        let roles: Vec<_> = dump(&dir, "XDP_ADDRESSES").iter().map(|entry| entry["value"].clone()).collect();
+        assert!(roles.contains(&2.into()) && roles.contains(&1.into()), "{roles:?}");
+        assert_eq!(dump(&dir, "SYN_BUDGETS").len(), 0, "this node needs none");
     });
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ebpf_support::{
     PATIENT, SECURE_PORT, STALE_AFTER, Server, any_v4, ask, eventually, loopback, open, options,
 };
-use mvproxy::steering::{PeerOps, Steering, SteeringError, SteeringOptions};
+use mvproxy::steering::{PeerOps, Steering, SteeringError, SteeringOptions, Xdp, XdpOptions};
 use mvproxy_tests::netns::{BpfFs, Netns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -20,6 +20,8 @@ use nix::unistd::Pid;
 
 /// Tells this binary, started by itself, to be the process under test.
 const FOLDER: &str = "MVPROXY_TEST_BPFFS";
+/// Tells it on which interface to count.
+const WIRE: &str = "MVPROXY_TEST_XDP";
 /// Tells it from how many milliseconds its heartbeat is stale.
 const STALE_MS: &str = "MVPROXY_TEST_STALE_MS";
 
@@ -28,7 +30,12 @@ const STALE_MS: &str = "MVPROXY_TEST_STALE_MS";
 fn steering_process() {
     let Some(dir) = std::env::var_os(FOLDER) else { return };
     let stale_ms = std::env::var(STALE_MS).expect("set together").parse().expect("a number");
-    let options = SteeringOptions { stale_after: Duration::from_millis(stale_ms), ..options(dir.into(), 1) };
+    let interfaces = std::env::var(WIRE).into_iter().collect();
+    let options = SteeringOptions {
+        stale_after: Duration::from_millis(stale_ms),
+        xdp: XdpOptions { interfaces, syn_rate: None },
+        ..options(dir.into(), 1)
+    };
     let steering = match Steering::open(&options) {
         Ok(steering) => steering,
         Err(error) => return println!("process: refused {error}: {}", one_line(&error)),
@@ -36,7 +43,8 @@ fn steering_process() {
     let worker = Server::worker("w0", any_v4(), steering.heartbeat(0));
     steering.register(&[worker.fd()]).expect("a listener can be registered");
     steering.set_steering(true).expect("the mode word can be written");
-    println!("process: steering, {:?}", steering.state().peer_ops);
+    let wire = steering.xdp().map(Xdp::state);
+    println!("process: steering, {:?}, {wire:?}", steering.state().peer_ops);
     std::thread::sleep(Duration::from_mins(1));
 }
 
@@ -150,10 +158,13 @@ fn stopped_process_leaves_clients_to_the_api_server_within_the_limit() {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test-privileged"]
 fn two_capabilities_are_enough() {
     with_api_server("caps", |bpffs| {
-        let wrapper = ["setpriv", "--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all"];
+        let on_lo = format!("{WIRE}=lo");
+        let wrapper =
+            ["setpriv", "--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all", "env", on_lo.as_str()];
         let mut process = Process::start(&bpffs.path(), &wrapper);
         let report = process.report();
         assert!(report.starts_with("steering, Attached"), "{report}");
+        assert!(report.contains("attached: Ok(Generic)"), "XDP on lo: {report}");
         assert_eq!(ask(loopback()), "w0");
     });
 }

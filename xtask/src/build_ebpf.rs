@@ -9,13 +9,16 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::toolchain::{Compiler, Toolchain, clean_cargo};
 
-/// Folder and name of the object inside the workspace's target directory.
-const OBJECT: &str = "bpf/mvproxy-bpf.o";
+/// The programs; each is an object in [`FOLDER`], with `.o` after its name.
+const PROGRAMS: [&str; 2] = ["mvproxy-bpf", "mvproxy-xdp"];
+
+/// Where the objects are inside the workspace's target directory.
+const FOLDER: &str = "bpf";
 
 /// BPF bytecode has the byte order of the machine that runs it.
 const TARGET: &str = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
-/// Builds the object; leaves the file alone when nothing changed, so that nothing is built again for it.
+/// Builds the objects; leaves files alone when nothing changed, so that nothing is built again for it.
 pub(crate) fn run() -> Result<()> {
     let target_dir = target_dir()?;
     let toolchain = Toolchain::find_or_install(&target_dir, TARGET)?;
@@ -28,10 +31,12 @@ pub(crate) fn run() -> Result<()> {
         bail!("the BPF build failed ({status}); the compiler's messages are above");
     }
 
-    let built = build_dir.join(TARGET).join("release/mvproxy-bpf");
-    let object = target_dir.join(OBJECT);
-    let state = if copy_if_changed(&built, &object)? { "new" } else { "unchanged" };
-    eprintln!("build-ebpf: {} ({state}); `cargo build` embeds it", object.display());
+    for program in PROGRAMS {
+        let built = build_dir.join(TARGET).join("release").join(program);
+        let object = target_dir.join(FOLDER).join(format!("{program}.o"));
+        let state = if copy_if_changed(&built, &object)? { "new" } else { "unchanged" };
+        eprintln!("build-ebpf: {} ({state}); `cargo build` embeds it", object.display());
+    }
     Ok(())
 }
 

@@ -38,7 +38,8 @@ pub(crate) fn add(workspace: &Workspace, stages: &mut Stages) {
         stream(clippy.args(["--", "-D", "warnings"]))
     });
     stages.run("clippy, kernel side on the host", || {
-        stream(&mut workspace.cargo(&["clippy", "-p", "mvproxy-ebpf", "--", "-D", "warnings"]))
+        let mut clippy = workspace.cargo(&["clippy", "-p", "mvproxy-ebpf"]);
+        stream(clippy.args(["--all-targets", "--", "-D", "warnings"]))
     });
     kernel_pass(workspace, stages);
     stages.run("documentation", || {

@@ -19,6 +19,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     build_kernel_side(&mut stages);
     lint::add(workspace, &mut stages);
     stages.run("unit and in-process tests", || unprivileged(workspace));
+    // Not among the host crates: its programs are for another target, and only what they decide is tested here.
+    stages.run("unit tests of the kernel side", || {
+        stream(&mut workspace.cargo(&["test", "-p", "mvproxy-ebpf", "--lib"]))
+    });
     stages.run("documentation tests", || stream(workspace.cargo(&["test", "--doc"]).args(HOST_CRATES)));
     if is_root() {
         stages.run("privileged tests", || privileged::run(workspace));

@@ -1,15 +1,22 @@
 //! Turns the configuration into steering, and into what cuts connections for it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::AppError;
 use crate::causes::chain;
 use crate::config::{Config, SteeringMode};
 use crate::cut::{Cutter, Rules};
+use crate::discovery::Snapshot;
+use crate::steering::xdp::REFRESH_EVERY;
 use crate::steering::{Steering, SteeringOptions};
+use crate::upstream::Role;
 
 /// A worker that has not served for this long is passed over by the kernel.
 const STALE_AFTER: Duration = Duration::from_secs(1);
@@ -47,6 +54,7 @@ pub(super) fn open(config: &Config) -> Result<Steering, AppError> {
         lane: config.peer_lane_ports,
         canary: config.canary.clone(),
         workers: config.workers.get(),
+        xdp: config.xdp.clone(),
     };
     match (Steering::open(&options), mode) {
         (Ok(steering), _) => Ok(steering),
@@ -57,4 +65,28 @@ pub(super) fn open(config: &Config) -> Result<Steering, AppError> {
             Ok(Steering::off(reason))
         }
     }
+}
+
+/// Lets the program on interfaces know who is who, for as long as the proxy lives.
+pub(super) async fn follow_wire(
+    steering: Arc<Steering>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    mut changes: watch::Receiver<()>,
+) {
+    let Some(xdp) = steering.xdp() else { return };
+    loop {
+        let peers = known_peers(&snapshot.load());
+        if let Err(error) = xdp.refresh(peers.as_deref()) {
+            warn!(error = chain(&error), "the program on interfaces does not learn of changes");
+        }
+        if let Ok(Err(_)) = timeout(REFRESH_EVERY, changes.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Addresses of peers, once it is known which there are.
+fn known_peers(snapshot: &Snapshot) -> Option<Vec<IpAddr>> {
+    let peers = snapshot.upstreams().iter().filter(|upstream| upstream.role == Role::Peer);
+    snapshot.is_synced().then(|| peers.map(|peer| peer.address.ip()).collect())
 }

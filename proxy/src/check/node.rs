@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::utsname::uname;
 
-use super::{Finding, Verdict};
+use super::{Finding, Verdict, wire};
 use crate::causes::chain;
 use crate::config::{Config, SteeringMode};
 use crate::cut;
@@ -36,6 +36,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         found.push(cutting());
     }
     found.extend(lane(config));
+    found.extend(wire::findings(config));
     // Without steering --steering=auto runs all the same.
     let softened = |finding: Finding| match finding.verdict {
         Verdict::Fail if config.steering == SteeringMode::Auto => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use mvproxy_common::MAX_STEER_SOURCES;
 
 use super::ask;
+use super::checks;
 use super::error::ConfigError;
 use super::flags;
 use super::origin::{Flag, Origins};
@@ -18,7 +19,7 @@ use super::tls_values;
 use super::values::{self, Reading};
 use super::{Config, CredentialFiles, RequestHeaderNames, ServingTls, SteeringMode};
 use crate::limits::TimeLimits;
-use crate::steering::{Canary, LanePorts};
+use crate::steering::{Canary, LanePorts, XdpOptions};
 
 /// Builds the configuration; what is wrong gets its default, what is missing an empty file name.
 pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Config {
@@ -37,6 +38,10 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
             percent: read.one("steer-percent", values::percent).unwrap_or(100),
         },
         cut_rate: read.one("cut-rate", values::number).map_or(Some(CUT_RATE), NonZeroU32::new),
+        xdp: XdpOptions {
+            interfaces: read.many("xdp-interface", values::interface).unwrap_or_default(),
+            syn_rate: read.one("xdp-syn-rate", values::number).and_then(NonZeroU32::new),
+        },
         bpffs_dir: read.one("bpffs-dir", values::absolute_path).unwrap_or_else(|| flags::BPFFS_DIR.into()),
         cgroup: read.one("cgroup", values::absolute_path),
         files: read.credential_files(),
@@ -69,6 +74,7 @@ pub(super) fn build(sources: &Sources, mistakes: &mut Vec<ConfigError>) -> Confi
     };
     check_source_ip(&config, mistakes);
     check_canary(&config, mistakes);
+    checks::xdp(&config, mistakes);
     check_own_credentials(&config, sources.config_read, mistakes);
     config
 }
@@ -278,7 +284,7 @@ fn source_conflict(
     }
 }
 
-fn mode_name(mode: SteeringMode) -> &'static str {
+pub(super) fn mode_name(mode: SteeringMode) -> &'static str {
     match mode {
         SteeringMode::Auto => "auto",
         SteeringMode::Always => "always",

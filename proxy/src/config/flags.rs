@@ -114,6 +114,18 @@ pub(super) static FLAGS: &[FlagSpec] = &[
         ..one("cut-rate", "NUMBER", LOCAL)
     },
     FlagSpec {
+        help: "Ethernet interfaces by which clients and peers come: packets, bytes and connection attempts to the API server \
+               are counted on them, per peer and kind of source (XDP, from Linux 5.18 on) [default: none]",
+        arity: Arity::Many,
+        ..one("xdp-interface", "NAME,...", LOCAL)
+    },
+    FlagSpec {
+        help: "Connection attempts that a source address may make each second on these interfaces; those beyond are dropped, \
+               and TCP tries again. Peers and this node may make any number. A load balancer or NAT in front is one source \
+               for all behind it. 0 for any number [default: 0]",
+        ..one("xdp-syn-rate", "NUMBER", LOCAL)
+    },
+    FlagSpec {
         help: "Own folder on bpffs for the pinned maps and links [default: /sys/fs/bpf/mvproxy]",
         ..one("bpffs-dir", "DIR", LOCAL)
     },

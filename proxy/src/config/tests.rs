@@ -297,6 +297,35 @@ fn a_canary_needs_steering_and_sane_numbers() {
 }
 
 #[test]
+fn the_wire_needs_interfaces_and_a_kernel_side() {
+    for (flags, expected) in [
+        (
+            &["--steering=off", "--xdp-interface=eth0"][..],
+            "--xdp-interface: eth0 does not go with --steering=off",
+        ),
+        (&["--xdp-syn-rate=5"][..], "--xdp-syn-rate: 5 does not go with --xdp-interface="),
+        (
+            &["--xdp-interface=eth0,a/b"][..],
+            "--xdp-interface: \"a/b\" is not the name of a network interface",
+        ),
+        (&["--xdp-interface=sixteen-letters-"][..], "is not the name of a network interface"),
+        (&["--xdp-interface=eth0,eth0"][..], "--xdp-interface: \"eth0\" is not named once"),
+        (&["--xdp-interface=eth0", "--xdp-syn-rate=many"][..], "--xdp-syn-rate: \"many\" is not a number"),
+    ] {
+        let mistakes = complete(flags).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(expected), "{flags:?}: {mistakes:?}");
+    }
+    let flags = ["--xdp-interface=eth0,bond0.100", "--xdp-interface=lo", "--xdp-syn-rate=20"];
+    let config = complete(&flags).unwrap();
+    assert_eq!(config.xdp.interfaces, ["eth0", "bond0.100", "lo"]);
+    assert_eq!(config.xdp.syn_rate.unwrap().get(), 20);
+    let config = complete(&["--xdp-interface=eth0", "--xdp-syn-rate=0"]).unwrap();
+    assert_eq!(config.xdp.syn_rate, None);
+    let config = complete(&["--steering=off", "--xdp-interface=", "--xdp-syn-rate=0"]).unwrap();
+    assert!(config.xdp.interfaces.is_empty());
+}
+
+#[test]
 fn cutting_and_the_lane_can_be_switched_off() {
     assert_eq!(complete(&["--cut-rate=0"]).unwrap().cut_rate, None);
     assert_eq!(complete(&["--peer-lane-ports=off"]).unwrap().peer_lane_ports, None);

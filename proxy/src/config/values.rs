@@ -129,6 +129,15 @@ pub(super) fn network(text: &str) -> Reading<IpNet> {
     }
 }
 
+/// A name as the kernel allows it (`dev_valid_name`).
+pub(super) fn interface(text: &str) -> Reading<String> {
+    let is_name = (1..16).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    is_name.then(|| text.to_owned()).ok_or("the name of a network interface: write it like eth0")
+}
+
 /// A part of something that must not be nothing.
 pub(super) fn percent(text: &str) -> Reading<u8> {
     text.parse()

@@ -171,7 +171,7 @@ fn open_slots(ebpf: &Ebpf) -> Result<HashMap<MapData, u32, u64>, SteeringError> 
 }
 
 /// The clock of `bpf_ktime_get_boot_ns`; read without a system call.
-fn boot_ns() -> u64 {
+pub(super) fn boot_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has CLOCK_BOOTTIME since 2.6.39");
     u64::try_from(Duration::from(now).as_nanos()).expect("584 years after boot")
 }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, Map, MapData, MapInfo};
 use aya::programs::links::FdLink;
 use mvproxy_common::{
-    ABI_VERSION, Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_WORKERS, PEER_L7_SHARDS,
-    PeerKey, PeerL4, PeerL7, SourceKey, SteerConfig, SteerMode, SteerStats,
+    ABI_VERSION, Heartbeat, MAX_PEERS, MAX_STEER_RULES, MAX_STEER_SOURCES, MAX_SYN_SOURCES, MAX_WORKERS,
+    MAX_XDP_ADDRESSES, PEER_L7_SHARDS, PeerKey, PeerL4, PeerL7, SourceKey, SteerConfig, SteerMode,
+    SteerStats, SynBudget, XDP_CLASSES, XdpConfig, XdpStats,
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -34,7 +35,7 @@ const fn layout<K, V>(name: &'static str, entries: u32) -> Layout {
 }
 
 /// Every pinned map.
-const LAYOUTS: [Layout; 13] = [
+const LAYOUTS: [Layout; 18] = [
     layout::<u16, u32>("STEER_PORTS", MAX_STEER_RULES),
     layout::<u32, u64>("STEER_SOCKETS", MAX_WORKERS),
     layout::<u32, SteerMode>("STEER_MODE", 1),
@@ -50,6 +51,11 @@ const LAYOUTS: [Layout; 13] = [
     layout::<u32, PeerL7>("PEER_L7", PEER_L7_SHARDS),
     // A program-private record: state and three totals.
     layout::<u32, [u64; 4]>("FLOWS", 0),
+    layout::<u32, XdpConfig>("XDP_CONFIG", 1),
+    layout::<SourceKey, u32>("XDP_ADDRESSES", MAX_XDP_ADDRESSES),
+    layout::<u32, XdpStats>("XDP_STATS", XDP_CLASSES),
+    layout::<SourceKey, XdpStats>("XDP_PEERS", MAX_PEERS),
+    layout::<SourceKey, SynBudget>("SYN_BUDGETS", MAX_SYN_SOURCES),
 ];
 
 /// Names of all pinned maps.
@@ -85,6 +91,11 @@ impl PinDir {
         }
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(pin("create"))?;
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// The folder, if it is there.
+    pub(super) fn existing(path: &Path) -> Option<Self> {
+        path.is_dir().then(|| Self { path: path.to_owned() })
     }
 
     /// Where an object of this name is pinned.

@@ -8,6 +8,7 @@ use aya::programs::loaded_programs;
 use super::error::SteeringError;
 use super::kernel;
 use super::pins::{PinDir, map_names};
+use super::xdp::{self, XdpError};
 
 /// Name of the steering program.
 const OWN_PROGRAM: &str = "steer_listener";
@@ -22,6 +23,15 @@ pub fn probe(bpffs_dir: &Path) -> Result<(), SteeringError> {
     let scratch = Scratch::beside(bpffs_dir);
     let dir = PinDir::open(&scratch.0)?;
     kernel::load(&dir).map(drop)
+}
+
+/// Does the same with the program for interfaces.
+///
+/// # Errors
+/// What keeps packets from being counted on the wire, but for the attachment.
+pub fn probe_xdp(bpffs_dir: &Path) -> Result<(), XdpError> {
+    let scratch = Scratch::beside(bpffs_dir);
+    xdp::probe(&PinDir::open(&scratch.0)?)
 }
 
 /// Names of `sk_lookup` programs in the kernel that are not the proxy's; `None` where listing them is not permitted.

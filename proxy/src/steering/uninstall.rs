@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::SteeringError;
 use super::pins::{PEER_OPS_LINK, PinDir, STEER_LINK, beside, map_names};
+use super::xdp;
 
 /// Removes links, then maps, then the folder; says what was there, in this order.
 ///
@@ -25,10 +26,15 @@ pub fn uninstall(bpffs_dir: &Path) -> Result<Vec<PathBuf>, SteeringError> {
         let _lock = dir.lock()?;
         // A proxy that was killed in the middle of a replacement leaves the new link under a name of its own.
         let links = [STEER_LINK, PEER_OPS_LINK].map(|name| [name.to_owned(), beside(name)]);
-        for name in links.into_iter().flatten().chain(map_names().map(str::to_owned)) {
-            let path = dir.pin(&name);
+        for name in links.into_iter().flatten() {
             if dir.remove(&name)? {
-                removed.push(path);
+                removed.push(dir.pin(&name));
+            }
+        }
+        removed.extend(xdp::detach_all(&dir)?);
+        for name in map_names() {
+            if dir.remove(name)? {
+                removed.push(dir.pin(name));
             }
         }
     }

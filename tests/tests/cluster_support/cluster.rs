@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,6 +158,15 @@ impl Cluster {
         arguments.extend(flags.iter().map(ToString::to_string));
         let log = self.logs.join(format!("mvproxy-{}-second.log", NODES[node]));
         Process::start_here(Path::new("nsenter"), &arguments, &log)
+    }
+
+    /// What `mvproxy check -o json` says with the flags of a node's proxy, and more.
+    pub fn check(&self, node: usize, flags: &[&str]) -> String {
+        let mut check = Command::new("nsenter");
+        check.arg(format!("--target={}", self.nodes[node].proxy().id())).args(["--mount", "--net"]);
+        check.arg(proxy_program()).args(["check", "--output=json"]).args(&self.proxy_arguments(node)[1..]);
+        let output = check.args(flags).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Replaces a node's proxy for the `number`th time, from 1, as a rolling update with surge does: the next one steers

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mvproxy::steering::{Canary, Heartbeat, LanePorts, Steering, SteeringOptions};
+use mvproxy::steering::{Canary, Heartbeat, LanePorts, Steering, SteeringOptions, XdpOptions};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 pub(crate) const SECURE_PORT: u16 = 6443;
@@ -30,6 +30,7 @@ pub(crate) fn options(bpffs_dir: PathBuf, workers: usize) -> SteeringOptions {
         canary: Canary::default(),
         lane: Some(LanePorts::DEFAULT),
         workers,
+        xdp: XdpOptions::default(),
     }
 }
 
