@@ -251,6 +251,32 @@ fn nothing_vanishes_when_a_peer_stops() {
     });
 }
 
+/// It says all there is, so that nothing had to be merged before its own discovery, as long as it answers.
+#[test]
+fn nothing_vanishes_when_the_server_stops_that_has_everything() {
+    bounded(async {
+        let cluster = Cluster::start().await;
+        let (alice, new) = (Caller::alice(&cluster.pki), cluster.new);
+        let api = only_new_serves();
+        let version = format!("/apis/{}/{}", api.group, api.version);
+        let ask = async || {
+            let asked = [
+                alice.ask(new.proxy.address, Http::Two, aggregated("/apis")).await,
+                alice.get(new.proxy.address, Http::Two, "/apis").await,
+                alice.get(new.proxy.address, Http::Two, &version).await,
+            ];
+            asked.map(|answer| {
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                assert!(answer.text().contains(&api.group), "less: {}", answer.text());
+                answer.json().unwrap()
+            })
+        };
+        let before = ask().await;
+        new.standin.stop().await.unwrap();
+        assert_eq!(before, ask().await);
+    });
+}
+
 fn names(answer: &Answer) -> Vec<String> {
     let mut names: Vec<String> = answer.headers.iter().map(|(name, _)| name.to_string()).collect();
     names.sort();

@@ -29,7 +29,7 @@ pub enum Name<'a> {
     },
 }
 
-/// The documents of one snapshot. Those that the local server words alone are not in it: they pass through untouched.
+/// The documents of one snapshot. Those that all servers word alike are not in it: they pass through untouched.
 #[derive(Debug, Default)]
 pub struct View {
     core: Option<Arc<Page>>,
@@ -101,7 +101,7 @@ impl View {
                 view.local_etags[document as usize].clone_from(&local.part(document).etag);
                 let inputs = inputs(&known, document);
                 if inputs.len() > 1 {
-                    view.merge(document, &local.part(document).list, &inputs);
+                    view.merge(document, &inputs);
                 }
             }
         }
@@ -183,26 +183,29 @@ impl View {
         self.version.entry(key()).or_default()
     }
 
-    fn merge(&mut self, document: Document, local: &GroupList, inputs: &[&GroupList]) {
+    /// Also where the local server says all there is: while it is down a peer answers, and what exists must not vanish.
+    fn merge(&mut self, document: Document, inputs: &[&GroupList]) {
         let merged = Arc::new(merge(inputs));
         let aggregated = || Some(Page::aggregated(Arc::clone(&merged)));
         match document {
-            _ if *merged == *local => {}
+            _ if inputs.iter().all(|list| **list == *merged) => {}
             Document::Core => self.core = aggregated(),
             Document::Groups => self.groups = aggregated(),
         }
         if document == Document::Groups {
             self.add_groups(&merged, inputs);
         }
-        let local = by_name(local);
+        let named: Vec<_> = inputs.iter().map(|list| by_name(list)).collect();
         for (group_number, group) in merged.items.iter().enumerate() {
             let name = &group.metadata.name;
-            let local_group = local.get(name.as_str());
             for (number, version) in group.versions.iter().enumerate() {
-                let is_whole = local_group
-                    .and_then(|group| group.versions.iter().find(|one| one.version == version.version))
-                    .is_some_and(|local| lists_the_same(local, version));
-                if !is_whole {
+                let is_alike = |groups: &HashMap<&str, &Group>| {
+                    let group = groups.get(name.as_str());
+                    group
+                        .and_then(|group| group.versions.iter().find(|one| one.version == version.version))
+                        .is_some_and(|one| lists_the_same(one, version))
+                };
+                if !named.iter().all(is_alike) {
                     let page = Page::resources(Arc::clone(&merged), group_number, number);
                     self.entry(name, &version.version).page = Some(page);
                 }
@@ -246,14 +249,14 @@ fn versions(group: &Group) -> impl Iterator<Item = &str> {
     group.versions.iter().map(|version| version.version.as_str())
 }
 
-/// Whether the local server lists all that is merged, in whatever order.
-fn lists_the_same(local: &Version, merged: &Version) -> bool {
-    if local.resources == merged.resources {
+/// Whether a server lists all that is merged, in whatever order.
+fn lists_the_same(one: &Version, merged: &Version) -> bool {
+    if one.resources == merged.resources {
         return true;
     }
     let named: HashMap<&str, &Resource> =
-        local.resources.iter().map(|resource| (resource.resource.as_str(), resource)).collect();
-    local.resources.len() == merged.resources.len()
+        one.resources.iter().map(|resource| (resource.resource.as_str(), resource)).collect();
+    one.resources.len() == merged.resources.len()
         && merged.resources.iter().all(|resource| named.get(resource.resource.as_str()) == Some(&resource))
 }
 
