@@ -1,8 +1,9 @@
-//! Runs what `cargo xtask bench` needs around a proxy: `mvproxy-bench pki | serve | watch | connect`.
+//! Runs what `cargo xtask bench` needs around a proxy: `mvproxy-bench pki | serve | watch | connect | paced`.
 
 mod backend;
 mod callers;
 mod connect;
+mod paced;
 mod watch;
 
 use std::io::Write as _;
@@ -34,6 +35,8 @@ enum Verb {
     Watch(watch::WatchArgs),
     /// Open TLS connections at a rate, with one request on each
     Connect(connect::ConnectArgs),
+    /// Send requests at a rate
+    Paced(paced::PacedArgs),
 }
 
 /// Node whose serving certificate the backend and all proxies show.
@@ -49,6 +52,7 @@ async fn main() -> Result<()> {
         Verb::Serve(args) => backend::serve(&args).await,
         Verb::Watch(args) => watch::run(&args).await,
         Verb::Connect(args) => connect::run(&args).await,
+        Verb::Paced(args) => paced::run(&args).await,
     }
 }
 

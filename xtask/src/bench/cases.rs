@@ -29,6 +29,8 @@ pub(crate) enum Field {
 pub(crate) enum Load {
     /// Requests by h2load.
     Requests(Requests),
+    /// Requests at a rate.
+    Paced { path: &'static str, connections: usize, rate: usize, count: usize },
     /// Watches that wait, and then get an event.
     Watches { connections: usize, streams: usize },
     /// New connections at a rate.
@@ -48,8 +50,6 @@ pub(crate) struct Requests {
     pub(crate) clients: (usize, usize),
     /// In all.
     pub(crate) count: usize,
-    /// A second, of all connections; as many as possible when absent.
-    pub(crate) rate: Option<usize>,
 }
 
 const GET_1K: Requests = Requests {
@@ -58,7 +58,6 @@ const GET_1K: Requests = Requests {
     upload: None,
     clients: (16, 10),
     count: 40_000,
-    rate: None,
 };
 
 /// All cases, in the order in which they run.
@@ -105,8 +104,8 @@ static CASES: &[Case] = &[
     },
     Case {
         name: "latency",
-        about: "GET of 1,000 bytes over HTTP/2, 2,000 a second over 16 connections",
-        load: Load::Requests(Requests { count: 8_000, rate: Some(2_000), ..GET_1K }),
+        about: "GET of 1,000 bytes over HTTP/2, 2,000 a second over 16 connections, independently of each other",
+        load: Load::Paced { path: GET_1K.path, connections: 16, rate: 2_000, count: 8_000 },
         field: Field::Proxies,
     },
     Case {
@@ -159,7 +158,7 @@ impl Requests {
 
     /// Requests before the ones that are measured: they open upstream connections and fill pools.
     pub(crate) fn warm_up(self) -> Self {
-        Self { count: (self.count / 10).max(self.clients.0 * self.clients.1), rate: None, ..self }
+        Self { count: (self.count / 10).max(self.clients.0 * self.clients.1), ..self }
     }
 }
 

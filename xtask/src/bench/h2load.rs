@@ -24,8 +24,6 @@ pub(crate) struct Outcome {
     pub(crate) answered: u64,
     /// Of them in a second.
     pub(crate) per_second: f64,
-    /// Microseconds from request to answer, sorted; only of runs at a fixed rate.
-    pub(crate) times: Vec<u64>,
 }
 
 /// Sends the requests.
@@ -47,21 +45,15 @@ pub(crate) fn run(folder: &Folder, address: SocketAddr, path: &str, requests: Re
         fs::write(&file, vec![b'a'; bytes])?;
         h2load.arg(format!("--data={}", file.display())).arg("--header=content-type: application/json");
     }
-    let log = folder.file("h2load.log");
-    if let Some(rate) = requests.rate {
-        let _ = fs::remove_file(&log);
-        h2load.arg(format!("--rps={}", rate / clients)).arg(format!("--log-file={}", log.display()));
-    }
     h2load.arg(format!("https://{address}{path}"));
     let said = capture(&mut h2load, LIMIT)?.success("h2load")?;
-    let times = if requests.rate.is_some() { times(&log)? } else { Vec::new() };
     let (answered, seconds) = understood(&said).with_context(|| format!("h2load said: {said}"))?;
     let wanted = u64::try_from(requests.count)?;
     ensure!(
         ratio(answered, wanted) >= SUCCESS,
         "only {answered} of {wanted} requests were answered with 2xx"
     );
-    Ok(Outcome { answered, per_second: float(answered) / seconds, times })
+    Ok(Outcome { answered, per_second: float(answered) / seconds })
 }
 
 /// Answers with 2xx, and how long all took.
@@ -78,15 +70,6 @@ fn seconds(text: &str) -> Option<f64> {
         }
     }
     None
-}
-
-/// Third column of h2load's log: microseconds from request to answer.
-fn times(log: &std::path::Path) -> Result<Vec<u64>> {
-    let text = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-    let mut times: Vec<u64> =
-        text.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse().ok()).collect();
-    times.sort_unstable();
-    Ok(times)
 }
 
 #[cfg(test)]

@@ -133,8 +133,8 @@ fn raw(case: &Case, round: usize, name: &str, batch: &Batch) -> Value {
 impl Measured {
     fn columns(&self) -> &'static [Column] {
         match self.case.load {
-            Load::Requests(requests) if requests.rate.is_some() => AT_A_RATE,
             Load::Requests(_) => SATURATED,
+            Load::Paced { .. } => AT_A_RATE,
             Load::Watches { .. } => WATCHES,
             Load::Connections { .. } => CONNECTIONS,
         }

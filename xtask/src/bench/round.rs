@@ -1,9 +1,10 @@
 //! Measures one contestant once: started, warmed up, loaded, ended.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 
 use super::cases::{Case, Load, Requests};
@@ -11,7 +12,7 @@ use super::contestant::{Contestant, Running};
 use super::h2load;
 use super::machine::{BUSY, Ledger};
 use super::site::Site;
-use super::statistics::{float, percentile};
+use super::statistics::float;
 use super::usage::{Usage, memory};
 use crate::command::capture;
 use crate::interrupt;
@@ -58,6 +59,10 @@ pub(crate) fn measure(site: &Site, case: &Case, contestant: &Contestant, quick: 
         Load::Requests(requests) => {
             requests_of(site, &running, if quick { requests.quick() } else { requests })
         }
+        Load::Paced { path, connections, rate, count } => {
+            let count = if quick { count / 4 } else { count };
+            paced_of(site, &running, path, [connections, rate, count])
+        }
         Load::Watches { connections, streams } => {
             watches_of(site, &running, if quick { connections / 10 } else { connections }, streams)
         }
@@ -87,11 +92,6 @@ fn requests_of(site: &Site, running: &Running, requests: Requests) -> Result<Val
     values.insert("per_second", outcome.per_second);
     values.insert("rss_mb", float(resident) / 1024.0);
     values.insert("peak_mb", float(most) / 1024.0);
-    if !outcome.times.is_empty() {
-        for (name, per_mille) in [("p50_us", 500), ("p90_us", 900), ("p99_us", 990), ("p999_us", 999)] {
-            values.insert(name, percentile(&outcome.times, per_mille));
-        }
-    }
     Ok(values)
 }
 
@@ -109,7 +109,6 @@ const FIRST_REQUESTS: Requests = Requests {
     upload: None,
     clients: (4, 10),
     count: 400,
-    rate: None,
 };
 /// Events that each watch gets.
 const EVENTS: u64 = 5;
@@ -151,23 +150,54 @@ fn watches_of(site: &Site, running: &Running, connections: usize, streams: usize
     Ok(values)
 }
 
+fn paced_of(
+    site: &Site,
+    running: &Running,
+    path: &str,
+    [connections, rate, count]: [usize; 3],
+) -> Result<Values> {
+    h2load::run(&site.folder, running.address, FIRST_REQUESTS.path, FIRST_REQUESTS).context("warming up")?;
+    let rate = [format!("--connections={connections}"), format!("--rate={rate}"), format!("--path={path}")];
+    let (used, said) = client(site, running, "paced", count, &rate)?;
+    let [_, answered, _, p50, _, p90, _, p99, _, p999] = words(&said)?;
+    let mut values = cpu_per(used, answered.parse()?);
+    for (name, value) in [("p50_us", p50), ("p90_us", p90), ("p99_us", p99), ("p999_us", p999)] {
+        values.insert(name, value.parse()?);
+    }
+    Ok(values)
+}
+
 fn connections_of(site: &Site, running: &Running, [rate, count]: [usize; 2], resume: bool) -> Result<Values> {
     h2load::run(&site.folder, running.address, FIRST_REQUESTS.path, FIRST_REQUESTS).context("warming up")?;
-    let pids = running.pids();
-    let before = Usage::of(&pids)?;
-    let mut connect = std::process::Command::new(&site.helper);
-    connect.args(["connect", &format!("--address={}", running.address), &format!("--rate={rate}")]);
-    connect.arg(format!("--ca={}", site.folder.ca().display())).arg(format!("--count={count}"));
-    if resume {
-        connect.arg("--resume");
-    }
-    let said = capture(&mut connect, Duration::from_secs(60))?.success("the client")?;
-    let used = Usage::of(&pids)?.since(&before);
-    let words: Vec<&str> = said.split_whitespace().collect();
-    let [_, answered, _, resumed, _, p50, _, p99] = words[..] else { bail!("the client said: {said}") };
+    let mut flags = vec![format!("--rate={rate}")];
+    flags.extend(resume.then(|| "--resume".to_owned()));
+    let (used, said) = client(site, running, "connect", count, &flags)?;
+    let [_, answered, _, resumed, _, p50, _, p99] = words(&said)?;
     let mut values = cpu_per(used, answered.parse()?);
     values.insert("resumed", resumed.parse::<f64>()? / answered.parse::<f64>()?);
     values.insert("p50_us", p50.parse()?);
     values.insert("p99_us", p99.parse()?);
     Ok(values)
+}
+
+/// Runs a client of our own to its end; what the proxy used meanwhile, and what the client said.
+fn client(
+    site: &Site,
+    running: &Running,
+    verb: &str,
+    count: usize,
+    flags: &[String],
+) -> Result<(Usage, String)> {
+    let pids = running.pids();
+    let before = Usage::of(&pids)?;
+    let mut client = Command::new(&site.helper);
+    client.args([verb, &format!("--address={}", running.address), &format!("--count={count}")]);
+    client.arg(format!("--ca={}", site.folder.ca().display())).args(flags);
+    let said = capture(&mut client, WATCH_LIMIT)?.success("the client")?;
+    Ok((Usage::of(&pids)?.since(&before), said))
+}
+
+fn words<const N: usize>(said: &str) -> Result<[&str; N]> {
+    let words: Vec<&str> = said.split_whitespace().collect();
+    words.try_into().map_err(|_| anyhow!("the client said: {said}"))
 }

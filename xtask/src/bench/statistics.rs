@@ -27,12 +27,6 @@ impl Spread {
     }
 }
 
-/// The value below which a share of sorted values lies; 0 without values.
-pub(crate) fn percentile(sorted: &[u64], per_mille: usize) -> f64 {
-    let last = sorted.len().saturating_sub(1);
-    sorted.get(last * per_mille / 1000).map_or(0.0, |value| float(*value))
-}
-
 /// `part` of `whole`; 0 of nothing.
 pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { float(part) / float(whole) }
@@ -53,12 +47,5 @@ mod tests {
         assert_eq!(Spread::of(&[]), None);
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, least: 1.0, most: 3.0 }));
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).map(|spread| spread.median), Some(2.5));
-    }
-
-    #[test]
-    fn percentiles_are_values_that_occurred() {
-        let values: Vec<u64> = (1..=1000).collect();
-        assert_eq!([0, 500, 990, 1000].map(|at| percentile(&values, at) as u64), [1, 500, 990, 1000]);
-        assert!(percentile(&[], 500).abs() < f64::EPSILON);
     }
 }
