@@ -190,10 +190,12 @@ async fn serve_session(
     };
     let service = service_fn(|request| {
         let (client, open) = (Arc::clone(&client), activity.open_request());
-        async move {
+        // On the heap: it is large, and hyper would move it about for each request and keep its place for as long as the
+        // response lasts, hours for a watch.
+        Box::pin(async move {
             let response = serve_request(&client, request).await;
             Ok::<_, Infallible>(response.map(|body| open.answered(body)))
-        }
+        })
     });
     let ended = if session.http2 {
         let connection = http2().serve_connection(TokioIo::new(session.io), service);
