@@ -38,6 +38,7 @@ use crate::readiness::{Readiness, asks_for_list};
 use crate::route::{Marks, Route, is_about_this_server, route};
 use crate::status::Encoding;
 use crate::tls::TlsContext;
+use crate::tls::cork::{Driven, cork};
 use crate::tls::handshake::{Handshake, HandshakeError, Session, handshake};
 use crate::upstream::Upstream;
 use crate::vitals::Vitals;
@@ -198,8 +199,12 @@ async fn serve_session(
         })
     });
     let ended = if session.http2 {
-        let connection = http2().serve_connection(TokioIo::new(session.io), service);
-        life.of(connection, http2::Connection::graceful_shutdown).await
+        let (io, cork) = cork(session.io);
+        let connection = http2().serve_connection(TokioIo::new(io), service);
+        life.of(Driven::new(connection, cork), |driven| {
+            driven.get_mut().connection.as_mut().graceful_shutdown()
+        })
+        .await
     } else {
         let io = Watched { io: session.io, activity: Arc::clone(&activity) };
         let connection = http1().serve_connection(TokioIo::new(io), service).with_upgrades();
