@@ -4,6 +4,7 @@ mod cases;
 mod configs;
 mod contestant;
 mod h2load;
+pub(crate) mod instructions;
 mod machine;
 mod place;
 mod report;
@@ -42,6 +43,9 @@ pub(crate) struct BenchArgs {
     /// Another mvproxy beside this one, such as the one before a change
     #[arg(long, value_name = "NAME=PATH", value_parser = contestant::parse_other)]
     compare: Vec<(String, std::path::PathBuf)>,
+    /// Count the instructions of the proxy's own part of a request instead, and hold them against their budget
+    #[arg(long)]
+    instructions: bool,
     /// List the cases
     #[arg(long)]
     list: bool,
@@ -56,6 +60,9 @@ const H2LOAD: Program = Program { name: "h2load", package: "nghttp2-client" };
 /// # Errors
 /// When a program is missing or a case does not exist. A contestant that fails in one round is reported, not hidden.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
+    if args.instructions {
+        return instructions::check(workspace);
+    }
     let cases = cases::chosen(&args.cases)?;
     if args.list {
         cases.iter().for_each(|case| println!("{:<16} {}", case.name, case.about));
