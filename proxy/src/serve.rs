@@ -202,7 +202,7 @@ async fn serve_session(
         let (io, cork) = cork(session.io);
         let connection = http2().serve_connection(TokioIo::new(io), service);
         life.of(Driven::new(connection, cork), |driven| {
-            driven.get_mut().connection.as_mut().graceful_shutdown()
+            driven.get_mut().connection.as_mut().graceful_shutdown();
         })
         .await
     } else {
@@ -323,7 +323,7 @@ async fn answer(
     }
     if asks_for_list(target.path(), target.query()) {
         let broken = |source| ForwardError::Broken { address: shared.local.address, source };
-        return Ok(shared.readiness.add_to(response).await.map_err(broken)?);
+        return Ok(Box::pin(shared.readiness.add_to(response)).await.map_err(broken)?);
     }
     Ok(response)
 }

@@ -119,7 +119,7 @@ async fn connection(backend: Arc<Backend>, io: TcpStream, acceptor: TlsAcceptor)
     let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = service_fn(move |request| {
         let backend = Arc::clone(&backend);
-        async move { Ok::<_, hyper::Error>(backend.answer(request).await?) }
+        async move { backend.answer(request).await }
     });
     if is_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -159,15 +159,18 @@ impl Backend {
         self.text.slice(..size)
     }
 
-    /// One event of 512 bytes each time.
+    /// One event of 512 bytes at once, as of an object that is there already, and one each time. Without the first nginx would
+    /// keep the head of the answer back.
     fn watch(&self) -> Response<Body> {
         let mut event = vec![b'a'; 512];
         event[511] = b'\n';
         let (mut events, event) = (self.events.clone(), Bytes::from(event));
         events.mark_unchanged();
-        let events = stream::unfold((events, event), async |(mut events, event)| {
-            events.changed().await.ok()?;
-            Some((Ok(Frame::data(event.clone())), (events, event)))
+        let events = stream::unfold((events, event, true), async |(mut events, event, is_first)| {
+            if !is_first {
+                events.changed().await.ok()?;
+            }
+            Some((Ok(Frame::data(event.clone())), (events, event, false)))
         });
         let mut response = with_headers(StatusCode::OK, JSON, StreamBody::new(events).boxed_unsync());
         // nginx would keep events back until its buffer is full.

@@ -32,7 +32,7 @@ const LARGE: usize = 1 << 20;
 /// One in so many is large, where the window is not the very smallest.
 const LARGE_EACH: usize = 50;
 /// An exchange that takes longer has stopped.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Sends back what it got, in pieces of another size; every tenth request is read slowly.
 async fn echo(request: Request<Incoming>) -> Response<Body> {

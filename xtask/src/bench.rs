@@ -25,6 +25,7 @@ use self::site::Site;
 
 /// What is measured, and how long.
 #[derive(clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch on the command line")]
 pub(crate) struct BenchArgs {
     /// Cases by name; all when none is given
     cases: Vec<String>,
@@ -65,7 +66,9 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     }
     let cases = cases::chosen(&args.cases)?;
     if args.list {
-        cases.iter().for_each(|case| println!("{:<16} {}", case.name, case.about));
+        for case in cases {
+            println!("{:<16} {}", case.name, case.about);
+        }
         return Ok(());
     }
     prerequisites::ensure(&[HAPROXY, NGINX, H2LOAD, CURL])?;

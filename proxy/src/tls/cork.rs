@@ -111,7 +111,9 @@ impl<T: AsyncWrite + Unpin> State<T> {
         self.unflushed = true;
         let length = more.iter().map(|piece| piece.len()).sum::<usize>();
         if self.gathered.len() + length <= MOST {
-            more.iter().for_each(|piece| self.gather(piece));
+            for piece in more {
+                self.gather(piece);
+            }
             return Poll::Ready(Ok(length));
         }
         while self.held() > 0 {

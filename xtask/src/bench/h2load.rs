@@ -13,7 +13,7 @@ use super::statistics::{float, ratio};
 use crate::command::capture;
 
 /// Longest run.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 /// Share of requests that has to succeed: a proxy that fails is fast.
 const SUCCESS: f64 = 0.99;
 

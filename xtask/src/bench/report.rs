@@ -1,5 +1,7 @@
 //! Keeps every measurement, and prints medians, spreads and ratios.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -193,18 +195,19 @@ impl Measured {
             rows.push(row);
         }
         text.push_str(&aligned(&rows));
-        let failed = self.batches.iter().filter(|(_, _, batch)| batch.failure.is_some());
-        for (round, name, batch) in failed {
-            let why = batch.failure.as_deref().unwrap_or_default();
-            text.push_str(&format!("failed: {name} in round {}: {why}\n", round + 1));
+        let mut failures = BTreeMap::<_, usize>::new();
+        for (_, name, batch) in &self.batches {
+            if let Some(why) = &batch.failure {
+                *failures.entry((name, why)).or_default() += 1;
+            }
+        }
+        for ((name, why), count) in failures {
+            let _ = writeln!(text, "failed {count} times: {name}: {why}");
         }
         let kept =
             if self.mostly_calm() { "left out of the medians" } else { "kept, there are too few others" };
-        text.push_str(&format!(
-            "{} of {} measurements on a busy machine, {kept}\n",
-            self.busy(),
-            self.batches.len()
-        ));
+        let (busy, all) = (self.busy(), self.batches.len());
+        let _ = writeln!(text, "{busy} of {all} measurements on a busy machine, {kept}");
         text
     }
 
@@ -283,7 +286,7 @@ mod tests {
         let measured = Measured { case, names: vec!["a".to_owned(), "b".to_owned()], batches };
         let ratios = measured.ratios("b", "cpu_us").unwrap();
         assert_eq!(ratios, Spread { median: 0.5, least: 0.5, most: 1.5 });
-        assert_eq!(measured.spread("b", "cpu_us").unwrap().median, 20.0);
+        assert_eq!(measured.spread("b", "cpu_us").unwrap(), Spread { median: 20.0, least: 5.0, most: 30.0 });
         assert!(
             measured.table().contains("1 of 8 measurements on a busy machine, left out"),
             "{}",
