@@ -218,7 +218,9 @@ pub async fn forward(
             request.headers_mut().remove(headers::PEER_PROXIED);
         }
         let tried = match &upgrade {
-            Some(upgrade) => upgrade::attempt(means.pool, &upstream, class, request, upgrade, record).await,
+            Some(upgrade) => {
+                Box::pin(upgrade::attempt(means.pool, &upstream, class, request, upgrade, record)).await
+            }
             None => attempt(means.pool, &upstream, course.wanted(), class, request, record).await,
         };
         let unanswered = match tried {

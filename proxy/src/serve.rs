@@ -38,6 +38,7 @@ use crate::readiness::{Readiness, asks_for_list};
 use crate::route::{Marks, Route, is_about_this_server, route};
 use crate::status::Encoding;
 use crate::tls::TlsContext;
+use crate::tls::cork::{Driven, cork};
 use crate::tls::handshake::{Handshake, HandshakeError, Session, handshake};
 use crate::upstream::Upstream;
 use crate::vitals::Vitals;
@@ -192,14 +193,20 @@ async fn serve_session(
     };
     let service = service_fn(|request| {
         let (client, open) = (Arc::clone(&client), activity.open_request());
-        async move {
+        // On the heap: it is large, and hyper would move it about for each request and keep its place for as long as the
+        // response lasts, hours for a watch.
+        Box::pin(async move {
             let response = serve_request(&client, request).await;
             Ok::<_, Infallible>(response.map(|body| open.answered(body)))
-        }
+        })
     });
     let ended = if session.http2 {
-        let connection = http2().serve_connection(TokioIo::new(session.io), service);
-        life.of(connection, http2::Connection::graceful_shutdown).await
+        let (io, cork) = cork(session.io);
+        let connection = http2().serve_connection(TokioIo::new(io), service);
+        life.of(Driven::new(connection, cork), |driven| {
+            driven.get_mut().connection.as_mut().graceful_shutdown();
+        })
+        .await
     } else {
         let io = Watched { io: session.io, activity: Arc::clone(&activity) };
         let connection = http1().serve_connection(TokioIo::new(io), service).with_upgrades();
@@ -318,7 +325,7 @@ async fn answer(
     }
     if asks_for_list(target.path(), target.query()) {
         let broken = |source| ForwardError::Broken { address: shared.local.address, source };
-        return Ok(shared.readiness.add_to(response).await.map_err(broken)?);
+        return Ok(Box::pin(shared.readiness.add_to(response)).await.map_err(broken)?);
     }
     Ok(response)
 }

@@ -11,6 +11,7 @@ use crate::credentials::Credentials;
 mod client_chain;
 mod client_signature;
 mod clients;
+pub mod cork;
 mod der;
 pub mod handshake;
 mod serving;

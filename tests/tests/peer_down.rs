@@ -256,8 +256,11 @@ fn a_write_that_draws_no_answer_is_not_repeated() {
         let cluster = Cluster::start().await;
         let arrived = Arc::new(AtomicUsize::new(0));
         let count = arrived.clone();
-        let dying = dying_peer(&cluster, move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
+        let dying = dying_peer(&cluster, move |request| {
+            // The proxy itself asks for OpenAPI documents meanwhile.
+            if request.uri().path() == only_new_serves().path() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
             panic!("an API server that dies in the middle of a request");
         })
         .await;

@@ -1,5 +1,6 @@
-//! Runs the developer commands: `cargo xtask build-ebpf | test | demo | e2e | lint | test-privileged`.
+//! Runs the developer commands: `cargo xtask build-ebpf | test | demo | e2e | bench | lint | test-privileged`.
 
+mod bench;
 mod build_ebpf;
 mod claims;
 mod command;
@@ -41,6 +42,8 @@ enum Verb {
     /// Run mvproxy between real clients and real API servers (root only; `KUBEBUILDER_ASSETS` names the folder of kube-apiserver,
     /// etcd and kubectl)
     E2e(e2e::E2eArgs),
+    /// Measure mvproxy beside haproxy and nginx, on this machine
+    Bench(bench::BenchArgs),
     /// Check formatting, conventions, clippy and documentation
     Lint,
     /// Run the tests that load programs into the kernel (root only)
@@ -71,6 +74,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Test => test::run(&workspace),
         Verb::Demo(args) => demo::run(&workspace, &args),
         Verb::E2e(args) => e2e::run(&workspace, &args),
+        Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Lint => lint::run(&workspace),
         Verb::TestPrivileged => privileged::run(&workspace),
     }

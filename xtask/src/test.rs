@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 
+use crate::bench::instructions;
 use crate::command::stream;
 use crate::demo::DemoArgs;
 use crate::lint::HOST_CRATES;
-use crate::prerequisites::{find_program, is_root};
+use crate::prerequisites::{can_install, find_program, is_root};
 use crate::stages::Stages;
 use crate::workspace::Workspace;
 use crate::{build_ebpf, demo, e2e, lint, privileged};
@@ -24,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         stream(&mut workspace.cargo(&["test", "-p", "mvproxy-ebpf", "--lib"]))
     });
     stages.run("documentation tests", || stream(workspace.cargo(&["test", "--doc"]).args(HOST_CRATES)));
+    count_instructions(workspace, &mut stages);
     if is_root() {
         stages.run("privileged tests", || privileged::run(workspace));
         stages.run("demo", || demo::run(workspace, &DemoArgs::for_test(false)));
@@ -44,6 +46,14 @@ fn build_kernel_side(stages: &mut Stages) {
     if let Err(error) = build_ebpf::run() {
         stages.leave_out(format!("the kernel side: {error:#}"));
     }
+}
+
+fn count_instructions(workspace: &Workspace, stages: &mut Stages) {
+    let valgrind = instructions::VALGRIND;
+    if find_program(valgrind.name).is_some() || can_install() {
+        return stages.run("instructions of a request", || instructions::check(workspace));
+    }
+    stages.leave_out("the instructions of a request: needs valgrind (apt-get install valgrind)");
 }
 
 fn unprivileged(workspace: &Workspace) -> Result<()> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpSocket, TcpStream};
@@ -23,6 +23,7 @@ use super::lane::Lane;
 use super::request::RequestBody;
 use crate::accept::tune;
 use crate::steering::LanePorts;
+use crate::tls::cork::{CorkExecutor, cork};
 use crate::tls::{APISERVER_NAME, TlsContext};
 use crate::upstream::{Role, TrustClass, Upstream};
 
@@ -221,7 +222,8 @@ async fn start_http2(io: TlsStream<TcpStream>, upstream: &Upstream) -> Result<Co
         Role::Local => LOCAL_PING,
         Role::Peer => PEER_PING,
     };
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (io, cork) = cork(io);
+    let (sender, connection) = http2::Builder::new(CorkExecutor::new(cork))
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

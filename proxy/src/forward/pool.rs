@@ -128,20 +128,31 @@ impl Pool {
             }
             return Ok(lease);
         }
+        // On the heap: hardly any request dials, and every one would have the place for it.
+        Box::pin(self.acquire_fresh(&group, upstream, class, wanted)).await
+    }
+
+    async fn acquire_fresh(
+        &self,
+        group: &Arc<Group>,
+        upstream: &Upstream,
+        class: TrustClass,
+        wanted: Wanted,
+    ) -> Result<Lease, ConnectError> {
         if class == TrustClass::Anonymous {
             // HTTP/1.1: nobody can share the connection, so nobody waits for it.
-            return Ok(Group::add(&group, self.dialer.connect(upstream, class).await?));
+            return Ok(Group::add(group, self.dialer.connect(upstream, class).await?));
         }
         let asked = Instant::now();
         let _dialing = group.dialing.lock().await;
-        if let Some(lease) = Group::existing(&group, wanted) {
+        if let Some(lease) = Group::existing(group, wanted) {
             return Ok(lease);
         }
         if let Some(error) = group.failure_since(asked) {
             return Err(ConnectError::Shared(error));
         }
         match self.dialer.connect(upstream, class).await {
-            Ok(connection) => Ok(Group::add(&group, connection)),
+            Ok(connection) => Ok(Group::add(group, connection)),
             Err(error) => Err(ConnectError::Shared(group.failed(error))),
         }
     }

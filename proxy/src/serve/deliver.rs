@@ -30,6 +30,7 @@ pub(super) async fn deliver(
     let chooser = Chooser { snapshot, vitals: &shared.vitals, turn: turn.fetch_add(1, Ordering::Relaxed) };
     let allowed = |stand_ins| if shared.local_failover { stand_ins } else { ServerSet::default() };
 
+    // What few requests need is on the heap: every request would have the place for it.
     match decision {
         Route::Local { stand_ins, .. } => {
             let servers = chooser.local_or(shared.local, allowed(stand_ins));
@@ -38,22 +39,22 @@ pub(super) async fn deliver(
         Route::Peers(servers) => Ok(forward(means, chooser.peers(servers), outbound, record).await?),
         Route::Discovery { asked, stand_ins } => {
             let askable = Askable { shared, means, chooser, stand_ins: allowed(stand_ins) };
-            Ok(discover(askable, asked, snapshot, outbound, record).await?)
+            Ok(Box::pin(discover(askable, asked, snapshot, outbound, record)).await?)
         }
         Route::PeersFirst(servers) => {
             Ok(forward(means, chooser.peers_first(servers, shared.local), outbound, record).await?)
         }
         Route::OpenApiV2 { fullest, stand_ins } => {
             let askable = Askable { shared, means, chooser, stand_ins: allowed(stand_ins) };
-            Ok(describe(askable, fullest, outbound, record).await?)
+            Ok(Box::pin(describe(askable, fullest, outbound, record)).await?)
         }
         Route::OpenApiIndex { stand_ins } => {
             let condition = openapi::ask_for_index(&mut outbound);
             let servers = chooser.local_or(shared.local, allowed(stand_ins));
             let local = forward(means, servers, outbound, record).await?;
             let broken = |source| ForwardError::Broken { address: shared.local.address, source };
-            let completed = openapi::completed(local, snapshot.view(), condition.as_ref()).await;
-            Ok(completed.map_err(broken)?)
+            let completed = Box::pin(openapi::completed(local, snapshot.view(), condition.as_ref()));
+            Ok(completed.await.map_err(broken)?)
         }
         Route::Unavailable(_) => Err(RequestError::Unaccounted),
     }
