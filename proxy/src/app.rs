@@ -232,12 +232,11 @@ impl App {
             remembered: followed.remembered,
             memory: followed.memory,
         };
+        if self.steering.xdp().is_some() {
+            tasks.spawn(steer::follow_wire(Arc::clone(&self.steering), followed.list.clone()));
+        }
         tasks.spawn(sync::run(options, followed.list));
         let lease = followed.lease.map(|lease| tokio::spawn(lease.run(self.stop.clone())));
-        if self.steering.xdp().is_some() {
-            let (steering, snapshot) = (Arc::clone(&self.steering), Arc::clone(&self.shared.snapshot));
-            tasks.spawn(steer::follow_wire(steering, snapshot, self.shared.changes.clone()));
-        }
         let is_attached = self.steering.state().attachment == Attachment::Attached;
         let switch = is_attached.then(|| SkewFollower {
             mode: self.config.steering,

@@ -1,10 +1,9 @@
 //! Turns the configuration into steering, and into what cuts connections for it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
@@ -13,10 +12,9 @@ use super::AppError;
 use crate::causes::chain;
 use crate::config::{Config, SteeringMode};
 use crate::cut::{Cutter, Rules};
-use crate::discovery::Snapshot;
+use crate::peers::PeerList;
 use crate::steering::xdp::REFRESH_EVERY;
 use crate::steering::{Steering, SteeringOptions};
-use crate::upstream::Role;
 
 /// A worker that has not served for this long is passed over by the kernel.
 const STALE_AFTER: Duration = Duration::from_secs(1);
@@ -68,25 +66,20 @@ pub(super) fn open(config: &Config) -> Result<Steering, AppError> {
 }
 
 /// Lets the program on interfaces know who is who, for as long as the proxy lives.
-pub(super) async fn follow_wire(
-    steering: Arc<Steering>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    mut changes: watch::Receiver<()>,
-) {
+pub(super) async fn follow_wire(steering: Arc<Steering>, mut list: watch::Receiver<Option<PeerList>>) {
     let Some(xdp) = steering.xdp() else { return };
     loop {
-        let peers = known_peers(&snapshot.load());
+        let peers = list.borrow_and_update().as_ref().map(addresses);
         if let Err(error) = xdp.refresh(peers.as_deref()) {
             warn!(error = chain(&error), "the program on interfaces does not learn of changes");
         }
-        if let Ok(Err(_)) = timeout(REFRESH_EVERY, changes.changed()).await {
+        if let Ok(Err(_)) = timeout(REFRESH_EVERY, list.changed()).await {
             return;
         }
     }
 }
 
-/// Addresses of peers, once it is known which there are.
-fn known_peers(snapshot: &Snapshot) -> Option<Vec<IpAddr>> {
-    let peers = snapshot.upstreams().iter().filter(|upstream| upstream.role == Role::Peer);
-    snapshot.is_synced().then(|| peers.map(|peer| peer.address.ip()).collect())
+/// Every address of every peer. Of some only a Lease speaks: who forges one makes an address free of `--xdp-syn-rate`, no more.
+fn addresses(list: &PeerList) -> Vec<IpAddr> {
+    list.peers.iter().flat_map(|peer| &peer.addresses).map(SocketAddr::ip).collect()
 }
