@@ -129,15 +129,15 @@ fn fullest(servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> Vec<usize> {
     if most == 0 { Vec::new() } else { numbers(servers, |server| count(server) == most) }
 }
 
-/// Whether the local server's document is not the cluster's.
+/// Whether some server's document is not the cluster's: the local one's now, or a peer's while the local one is down.
 fn is_replaced(name: Name<'_>, servers: &[Server]) -> bool {
     match name {
         Name::Aggregated(document) => {
             let is_core = document == Document::Core;
-            peers_add(servers, |entry| entry.group.is_empty() == is_core)
+            somebody_lacks(servers, |entry| entry.group.is_empty() == is_core)
         }
         Name::Resources { group, version } => {
-            peers_add(servers, |entry| entry.group == group && entry.version == version)
+            somebody_lacks(servers, |entry| entry.group == group && entry.version == version)
         }
         // Made from objects that all servers share, so that they are true of none while the servers differ.
         Name::GroupList => versions_differ(servers, |entry| !entry.group.is_empty()),
@@ -162,19 +162,23 @@ fn versions_differ(servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> bool
     all.len() > 1
 }
 
-fn peers_add(servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> bool {
-    let Some(local) = &servers[0] else { return false };
-    let local_says = |wanted: &Entry| {
-        local.iter().any(|entry| {
+fn somebody_lacks(servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> bool {
+    servers.iter().flatten().any(|server| lacks(server, servers, &belongs))
+}
+
+/// Whether others have more to say than this server.
+fn lacks(server: &[Entry], servers: &[Server], belongs: impl Fn(&Entry) -> bool) -> bool {
+    let says = |wanted: &Entry| {
+        server.iter().any(|entry| {
             names(entry) == names(wanted) && wanted.verbs.iter().all(|verb| entry.verbs.contains(verb))
         })
     };
-    !servers.iter().flatten().flatten().filter(|entry| belongs(entry)).all(local_says)
+    !servers.iter().flatten().flatten().filter(|entry| belongs(entry)).all(says)
 }
 
 /// Whether some peer serves what the local server does not.
 pub(crate) fn is_skewed(servers: &[Server]) -> bool {
-    peers_add(servers, |_| true)
+    servers[0].as_ref().is_some_and(|local| lacks(local, servers, |_| true))
 }
 
 fn serves(entry: &Entry, request: &NaiveRequest, any_verb: bool) -> bool {
